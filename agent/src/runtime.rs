@@ -1,0 +1,1 @@
+//! The one place that spawns threads and tasks, and that ends them in order.

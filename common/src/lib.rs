@@ -1,0 +1,7 @@
+//! What the sensor node and the gateway share: the wire format, ids and units as types, the time base and the
+//! signal processing. `no_std`, no `unsafe`, no allocation; it knows of no transport, board, file or database.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod id;
+pub mod wire;
