@@ -1,1 +1,120 @@
-//! To come.
+//! The command line: one file a verb. A verb is a clap `Args` struct with `fn run(self, context) -> Result<Outcome>`.
+//!
+//! Exit codes: 0 done, and what was checked is right; 1 what was checked is not right (`validate`, `balance`, `demo`);
+//! 2 the command line is wrong; 3 it could not be done, the last line on standard error says what and where.
+
+pub mod completions;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// How a verb ended, when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; what was checked is right.
+    Done,
+    /// Done, but what was checked is not right.
+    Wrong,
+}
+
+impl Outcome {
+    /// The process's exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Wrong => 1,
+        }
+    }
+}
+
+/// Exit code of a verb that failed.
+const FAILED: u8 = 3;
+
+/// Options that every verb understands.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Context {
+    /// Level of the log on standard error: error, warn, info, debug, trace, or a filter such as
+    /// `info,spindle_agent::forward=debug`
+    #[arg(long, global = true, value_name = "FILTER", env = "SPINDLE_LOG", hide_env_values = true)]
+    pub log: Option<String>,
+    /// Form of the log on standard error
+    #[arg(long, global = true, value_name = "FORM")]
+    pub log_format: Option<LogForm>,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    /// Lines for people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "spindle",
+    version,
+    about = "CNC vibration from the sensor's FIFO to Kafka, without losing a sample that was acknowledged",
+    after_help = "Exit codes: 0 done and right; 1 what was checked is not right; 2 wrong command line; 3 it could not be done.\n\n\
+                  Examples:\n  spindle demo                                 a small factory on this machine, no set-up\n  \
+                  spindle init gateway.toml                    a commented configuration to start from\n  \
+                  spindle validate gateway.toml                every error at once, each with its line\n  \
+                  spindle run --config gateway.toml            the gateway\n  \
+                  spindle balance --config gateway.toml        where each sample went"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    context: Context,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Completions(completions::Args),
+}
+
+/// The whole command: reads the command line, runs the verb, says what failed in one line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { verb, context: _context } = Cli::parse();
+    let outcome = match verb {
+        Verb::Completions(args) => args.run(),
+    };
+    match outcome {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        Err(error) => {
+            eprintln!("spindle: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+impl Context {
+    /// Starts logging to standard error; `level` and `json` are what the configuration says, the command line wins.
+    pub fn start_log(&self, level: &str, json: bool) -> anyhow::Result<()> {
+        let filter = self.log.as_deref().unwrap_or(level);
+        let env_filter = tracing_subscriber::EnvFilter::try_new(filter)
+            .map_err(|error| anyhow::anyhow!("log filter `{filter}`: {error}"))?;
+        let json = self.log_format.map_or(json, |form| form == LogForm::Json);
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(env_filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal());
+        // A second start (tests in one process) keeps the first.
+        let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        super::Cli::command().debug_assert();
+    }
+}
