@@ -3,5 +3,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod id;
 pub mod wire;

@@ -1,6 +1,5 @@
 //! The block: raw samples of one stream with all that is needed to read them alone.
 
-use super::{AXES_MAX, BLOCK_SAMPLES_MAX};
 use crate::id::{BootId, Seq, StreamId};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +14,26 @@ pub enum Encoding {
     Rice16,
     /// Lossless: fixed polynomial predictor and Rice codes, samples of up to 24 bits.
     Rice24,
+}
+
+impl Encoding {
+    /// Bits of the samples it holds: 16 or 24.
+    #[must_use]
+    pub const fn sample_bits(self) -> u32 {
+        match self {
+            Self::Raw16 | Self::Rice16 => 16,
+            Self::Raw24 | Self::Rice24 => 24,
+        }
+    }
+
+    /// The raw encoding of the same width.
+    #[must_use]
+    pub const fn raw(self) -> Self {
+        match self {
+            Self::Raw16 | Self::Rice16 => Self::Raw16,
+            Self::Raw24 | Self::Rice24 => Self::Raw24,
+        }
+    }
 }
 
 /// Flag bits of [`BlockHeader::flags`].
@@ -89,34 +108,5 @@ impl BlockHeader<'_> {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Name of the first field outside its range, if any.
-    pub(super) fn field_out_of_range(&self) -> Option<&'static str> {
-        if !crate::id::is_name(self.node) {
-            return Some("node");
-        }
-        if self.axes == 0 || usize::from(self.axes) > AXES_MAX {
-            return Some("axes");
-        }
-        if self.samples == 0 || usize::from(self.samples) > BLOCK_SAMPLES_MAX {
-            return Some("samples");
-        }
-        if !(2..=24).contains(&self.bits) {
-            return Some("bits");
-        }
-        if self.tick_hz == 0 {
-            return Some("tick_hz");
-        }
-        if self.rate_nominal_mhz == 0 {
-            return Some("rate_nominal_mhz");
-        }
-        if !self.scale.is_finite() || self.scale <= 0.0 {
-            return Some("scale");
-        }
-        if self.flags & !flags::ALL != 0 {
-            return Some("flags");
-        }
-        None
     }
 }

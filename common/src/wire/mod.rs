@@ -7,11 +7,22 @@
 //! Encoding needs no allocation; decoding borrows from the received bytes.
 
 pub mod block;
+mod check;
+mod crc;
+mod decode;
+mod encode;
+pub mod frame;
 pub mod messages;
+mod raw;
+mod rice;
 
 pub use block::{Block, BlockHeader, Encoding};
+pub use crc::crc32c;
+pub use decode::decode;
+pub use encode::{Samples, TRIGGER_LEN_MAX, block_len_max, encode_block, encode_burst};
 pub use messages::{
-    Ack, Answer, AxisFeatures, Birth, Burst, Command, Features, Offline, Status, StreamInfo, StreamStatus, TimePair,
+    Ack, Answer, AxisFeatures, Birth, Burst, Command, Features, Offline, Status, StreamInfo, StreamStatus,
+    TimePair,
 };
 
 /// The version this crate writes, and the only one that it reads.
@@ -28,6 +39,9 @@ pub const BLOCK_SAMPLES_MAX: usize = 8192;
 
 /// Most streams on one node.
 pub const STREAMS_MAX: usize = 8;
+
+/// Largest sample index or count of samples in any field, so that sums of two never overflow.
+pub const SAMPLE_INDEX_MAX: u64 = 1 << 62;
 
 /// The kind of a message: its second byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +71,10 @@ pub enum Kind {
 
 /// Any message, decoded; strings and samples borrow from the bytes it came in.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is no allocator to box with, and a message lives on the stack briefly"
+)]
 pub enum Message<'a> {
     /// See [`Kind::Block`].
     Block(Block<'a>),

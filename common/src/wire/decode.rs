@@ -1,0 +1,147 @@
+//! Reading messages. Decoding borrows from the received bytes, never panics and does work linear in their number.
+
+use super::check::Checked;
+use super::messages::BurstHeader;
+use super::{
+    Block, Burst, DecodeError, Encoding, Kind, MESSAGE_LEN_MAX, Message, VERSION, crc32c, raw, rice,
+};
+use serde::Deserialize;
+
+impl Kind {
+    /// The kind that a message's second byte names.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Block,
+            2 => Self::Birth,
+            3 => Self::Features,
+            4 => Self::Burst,
+            5 => Self::Status,
+            6 => Self::TimePair,
+            7 => Self::Ack,
+            8 => Self::Command,
+            9 => Self::Answer,
+            10 => Self::Offline,
+            _ => return None,
+        })
+    }
+}
+
+/// Reads one message. Length, version, kind, checksum, header, field ranges and the length of raw samples are checked;
+/// the content of Rice-coded samples is checked when they are decoded.
+///
+/// # Errors
+/// [`DecodeError`] names what is wrong first.
+pub fn decode(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
+    let len = bytes.len();
+    if len > MESSAGE_LEN_MAX {
+        return Err(DecodeError::TooLong { len });
+    }
+    let Some((&[version, kind], rest)) = bytes.split_first_chunk::<2>() else {
+        return Err(DecodeError::TooShort { len });
+    };
+    let Some((body, &checksum)) = rest.split_last_chunk::<4>() else {
+        return Err(DecodeError::TooShort { len });
+    };
+    if version != VERSION {
+        return Err(DecodeError::UnknownVersion { version });
+    }
+    let kind = Kind::from_byte(kind).ok_or(DecodeError::UnknownKind { kind })?;
+    let (found, computed) = (u32::from_le_bytes(checksum), crc32c(&bytes[..len - 4]));
+    if found != computed {
+        return Err(DecodeError::Checksum { found, computed });
+    }
+    Ok(match kind {
+        Kind::Block => {
+            let (header, samples) = header(kind, body)?;
+            let block = Block { header, samples };
+            block.check_len()?;
+            Message::Block(block)
+        }
+        Kind::Burst => {
+            let (BurstHeader { trigger, block }, samples) = header(kind, body)?;
+            let block = Block { header: block, samples };
+            block.check_len()?;
+            Message::Burst(Burst { trigger, block })
+        }
+        Kind::Birth => Message::Birth(whole(kind, body)?),
+        Kind::Features => Message::Features(whole(kind, body)?),
+        Kind::Status => Message::Status(whole(kind, body)?),
+        Kind::TimePair => Message::TimePair(whole(kind, body)?),
+        Kind::Ack => Message::Ack(whole(kind, body)?),
+        Kind::Command => Message::Command(whole(kind, body)?),
+        Kind::Answer => Message::Answer(whole(kind, body)?),
+        Kind::Offline => Message::Offline(whole(kind, body)?),
+    })
+}
+
+fn header<'a, H: Checked + Deserialize<'a>>(
+    kind: Kind,
+    body: &'a [u8],
+) -> Result<(H, &'a [u8]), DecodeError> {
+    let (header, rest) = postcard::take_from_bytes::<H>(body).map_err(|_| DecodeError::Header { kind })?;
+    match header.field_out_of_range() {
+        Some(field) => Err(DecodeError::Field { kind, field }),
+        None => Ok((header, rest)),
+    }
+}
+
+fn whole<'a, H: Checked + Deserialize<'a>>(kind: Kind, body: &'a [u8]) -> Result<H, DecodeError> {
+    match header(kind, body)? {
+        (message, []) => Ok(message),
+        _ => Err(DecodeError::Header { kind }),
+    }
+}
+
+impl Block<'_> {
+    /// Decodes all samples as counts: planar, so all of channel 0 first. `out` must be `header.len()` long.
+    ///
+    /// # Errors
+    /// [`DecodeError::Samples`] when `out` has another length or the encoded samples are malformed.
+    pub fn decode_samples(&self, out: &mut [i32]) -> Result<(), DecodeError> {
+        self.decode_as(out, |count| count)
+    }
+
+    /// Decodes all samples times `scale` (the header's, or 1 for counts; counts of 24 bits are exact in an `f32`):
+    /// planar, so all of channel 0 first. `out` must be `header.len()` long.
+    ///
+    /// # Errors
+    /// [`DecodeError::Samples`] when `out` has another length or the encoded samples are malformed.
+    pub fn decode_f32(&self, scale: f32, out: &mut [f32]) -> Result<(), DecodeError> {
+        self.decode_as(out, |count| count as f32 * scale)
+    }
+
+    fn decode_as<T: Copy>(
+        &self,
+        out: &mut [T],
+        convert: impl Fn(i32) -> T + Copy,
+    ) -> Result<(), DecodeError> {
+        if out.len() != self.header.len() {
+            return Err(DecodeError::Samples { reason: "the output has another length than the block" });
+        }
+        self.check_len()?;
+        match self.header.encoding {
+            Encoding::Raw16 => raw::decode16(self.samples, out, convert),
+            Encoding::Raw24 => raw::decode24(self.samples, out, convert),
+            Encoding::Rice16 | Encoding::Rice24 => {
+                let bits = self.header.encoding.sample_bits();
+                rice::decode(self.samples, usize::from(self.header.samples), bits, out, convert)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the sample bytes have the length that the header announces; for Rice, one below raw's.
+    pub(super) fn check_len(&self) -> Result<(), DecodeError> {
+        let raw = self.header.len() * raw::bytes_per_sample(self.header.encoding.sample_bits());
+        match self.header.encoding {
+            Encoding::Raw16 | Encoding::Raw24 if self.samples.len() != raw => {
+                Err(DecodeError::Samples { reason: "raw samples have another length than the header says" })
+            }
+            Encoding::Rice16 | Encoding::Rice24 if self.samples.len() >= raw => {
+                Err(DecodeError::Samples { reason: "Rice-coded samples are not shorter than raw ones" })
+            }
+            _ => Ok(()),
+        }
+    }
+}
