@@ -30,6 +30,9 @@ pub struct Config {
     /// Limit rules.
     #[serde(default, rename = "rule")]
     pub rules: Vec<LimitRule>,
+    /// Features, rollups and alerts on disk.
+    #[serde(default)]
+    pub outputs: Outputs,
     /// Ways out.
     #[serde(default)]
     pub forward: Forward,
@@ -365,6 +368,22 @@ pub enum Severity {
     Warning,
     /// Look now.
     Alarm,
+}
+
+/// Features, rollups and alerts on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outputs {
+    /// Most bytes kept; the oldest features and rollups are evicted, and counted, when it is reached, alerts last.
+    pub size_max: ByteSize,
+    /// Bytes of the newest records kept in memory for live readers.
+    pub tail_size: ByteSize,
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        Self { size_max: ByteSize::gib(1), tail_size: ByteSize::mib(16) }
+    }
 }
 
 /// Ways out.
