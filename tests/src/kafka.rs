@@ -1,0 +1,287 @@
+//! A real Apache Kafka: one node, KRaft, its own folder and ports.
+
+use crate::process::{self, Process};
+use crate::{tools, wait};
+use anyhow::{Context, Result, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A broker; its folder survives [`Kafka::kill`] and goes with the value.
+#[derive(Debug)]
+pub struct Kafka {
+    process: Process,
+    port: u16,
+    folder: TempDir,
+}
+
+/// A record as a consumer sees it.
+#[derive(Debug, Clone)]
+pub struct KafkaRecord {
+    /// Partition.
+    pub partition: i32,
+    /// Position in the partition.
+    pub offset: i64,
+    /// Key, as text.
+    pub key: String,
+    /// Headers, as text.
+    pub headers: BTreeMap<String, String>,
+    /// Record time, ms since 1970.
+    pub timestamp_ms: i64,
+    /// Value.
+    pub value: Vec<u8>,
+}
+
+impl KafkaRecord {
+    /// The header `ce_id`, empty when missing.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.header("ce_id")
+    }
+
+    /// A header, empty when missing.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// The value as JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        serde_json::from_slice(&self.value)
+            .with_context(|| format!("value of record {} is no JSON", self.id()))
+    }
+}
+
+impl Kafka {
+    /// The broker that the tests of one process share; each test has topics of its own prefix. It ends with the process.
+    ///
+    /// # Errors
+    /// When it did not come up.
+    pub fn shared() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Kafka, String>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| Self::start().map_err(|error| format!("{error:#}")));
+        shared.as_ref().map_err(|error| anyhow::anyhow!(error.clone()))
+    }
+
+    /// Formats a folder and starts a broker on it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start() -> Result<Self> {
+        let folder = process::folder("kafka")?;
+        let (port, controller) = (tools::free_port()?, tools::free_port()?);
+        let path = folder.path().display();
+        let properties = format!(
+            "process.roles=broker,controller\nnode.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             controller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             log.dirs={path}/data\nnum.partitions=3\noffsets.topic.replication.factor=1\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             group.initial.rebalance.delay.ms=0\n"
+        );
+        std::fs::write(folder.path().join("server.properties"), properties)?;
+        // Any 16 bytes in base64 are a cluster id.
+        let mut format = java(&folder)?;
+        format.args(["kafka.tools.StorageTool", "format", "-t", "c3BpbmRsZS10ZXN0cy0wMQ", "-c"]);
+        tools::output_of(format.arg(folder.path().join("server.properties")))
+            .context("format Kafka's folder")?;
+        let process = Self::launch(&folder)?;
+        let mut kafka = Self { process, port, folder };
+        kafka.wait_until_up()?;
+        Ok(kafka)
+    }
+
+    fn launch(folder: &TempDir) -> Result<Process> {
+        let mut command = java(folder)?;
+        command.arg("kafka.Kafka").arg(folder.path().join("server.properties"));
+        Process::spawn("kafka", &mut command, &folder.path().join("log"))
+    }
+
+    fn wait_until_up(&mut self) -> Result<()> {
+        let client = self.consumer()?;
+        wait::until("Kafka to answer", wait::PATIENCE, || {
+            self.process.ensure_running()?;
+            Ok(client.fetch_metadata(None, Duration::from_secs(1)).ok().map(drop))
+        })
+    }
+
+    /// `HOST:PORT` for `bootstrap.servers`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same ports and folder after [`Kafka::kill`].
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = Self::launch(&self.folder)?;
+        self.wait_until_up()
+    }
+
+    fn consumer(&self) -> Result<BaseConsumer> {
+        let consumer = ClientConfig::new()
+            .set("bootstrap.servers", self.address())
+            .set("group.id", "spindle-tests")
+            .set("enable.auto.commit", "false")
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.refresh.interval.ms", "500")
+            .set("reconnect.backoff.max.ms", "500")
+            .create()?;
+        Ok(consumer)
+    }
+
+    /// Everything that `topic` holds now, by partition and offset; empty when there is no such topic yet.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn read(&self, topic: &str) -> Result<Vec<KafkaRecord>> {
+        let mut reader = self.reader(topic)?;
+        reader.catch_up()?;
+        Ok(reader.records)
+    }
+
+    /// Reads `topic` until `enough` says so of all its records, and returns them.
+    ///
+    /// # Errors
+    /// When it was not enough within `patience`; the error says how many there were.
+    pub fn read_until(
+        &self,
+        topic: &str,
+        patience: Duration,
+        mut enough: impl FnMut(&[KafkaRecord]) -> bool,
+    ) -> Result<Vec<KafkaRecord>> {
+        let mut reader = self.reader(topic)?;
+        let deadline = Instant::now() + patience;
+        loop {
+            reader.catch_up()?;
+            if enough(&reader.records) {
+                return Ok(reader.records);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "gave up after {patience:?}: {} records in {topic} were not enough",
+                    reader.records.len()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// A reader of `topic` from its start.
+    ///
+    /// # Errors
+    /// When no consumer can be made.
+    pub fn reader(&self, topic: &str) -> Result<Reader> {
+        Ok(Reader { consumer: self.consumer()?, topic: topic.into(), next: Vec::new(), records: Vec::new() })
+    }
+}
+
+fn java(folder: &TempDir) -> Result<Command> {
+    let mut command = tools::command("java");
+    command
+        .args(["-Xms128m", "-Xmx512m", "-cp"])
+        .arg(tools::kafka_jars()?.join("*"))
+        .current_dir(folder.path());
+    Ok(command)
+}
+
+/// Reads one topic from its start, further at each [`Reader::catch_up`].
+pub struct Reader {
+    consumer: BaseConsumer,
+    topic: String,
+    /// Next offset wanted of each partition.
+    next: Vec<i64>,
+    /// What was read, in the order of reading: a partition's records are in order.
+    pub records: Vec<KafkaRecord>,
+}
+
+impl Reader {
+    /// Reads what is there now.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn catch_up(&mut self) -> Result<()> {
+        if self.next.is_empty() && !self.assign()? {
+            return Ok(());
+        }
+        let ends: Vec<i64> = (0i32..)
+            .zip(&self.next)
+            .map(|(partition, _)| Ok(self.consumer.fetch_watermarks(&self.topic, partition, TIMEOUT)?.1))
+            .collect::<Result<_>>()?;
+        let deadline = Instant::now() + wait::PATIENCE;
+        while self.next.iter().zip(&ends).any(|(next, end)| next < end) {
+            match self.consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => {
+                    let record = to_record(&message);
+                    let next =
+                        usize::try_from(record.partition).ok().and_then(|index| self.next.get_mut(index));
+                    *next.context("record of an unknown partition")? = record.offset + 1;
+                    self.records.push(record);
+                }
+                // A broker that went away comes back, or the deadline ends it.
+                Some(Err(_)) | None if Instant::now() < deadline => {}
+                Some(Err(error)) => return Err(error).context(format!("read {}", self.topic)),
+                None => bail!("{} gives no records up to its end {ends:?}", self.topic),
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self) -> Result<bool> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
+        let partitions = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        let Some(partitions) =
+            partitions.filter(|topic| topic.error().is_none()).map(|topic| topic.partitions().len())
+        else {
+            return Ok(false);
+        };
+        if partitions == 0 {
+            return Ok(false);
+        }
+        let mut list = TopicPartitionList::new();
+        for partition in (0i32..).take(partitions) {
+            list.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+        }
+        self.consumer.assign(&list)?;
+        self.next = vec![0; partitions];
+        Ok(true)
+    }
+}
+
+fn to_record(message: &rdkafka::message::BorrowedMessage<'_>) -> KafkaRecord {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers = message.headers().map(|headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default()))
+            .collect()
+    });
+    KafkaRecord {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(text).unwrap_or_default(),
+        headers: headers.unwrap_or_default(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+        value: message.payload().unwrap_or_default().to_vec(),
+    }
+}

@@ -1,0 +1,101 @@
+//! A real Mosquitto with its own port and folder.
+
+use crate::process::{self, Process};
+use crate::{tools, wait};
+use anyhow::{Context, Result};
+use std::net::TcpStream;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The broker; its folder survives [`Mosquitto::kill`] and goes with the value.
+#[derive(Debug)]
+pub struct Mosquitto {
+    process: Process,
+    port: u16,
+    folder: TempDir,
+}
+
+impl Mosquitto {
+    /// Starts a broker that keeps its sessions on disk; `settings` are further lines of `mosquitto.conf`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(settings: &str) -> Result<Self> {
+        let folder = process::folder("mosquitto")?;
+        let port = tools::free_port()?;
+        let path = folder.path().display();
+        let config = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n\
+             persistence_location {path}/\nset_tcp_nodelay true\nlog_dest stderr\n{settings}\n"
+        );
+        std::fs::write(folder.path().join("mosquitto.conf"), config)?;
+        let process = Self::launch(&folder)?;
+        let mut broker = Self { process, port, folder };
+        broker.wait_until_up()?;
+        Ok(broker)
+    }
+
+    fn launch(folder: &TempDir) -> Result<Process> {
+        let mut command = tools::command("mosquitto");
+        command.arg("-c").arg(folder.path().join("mosquitto.conf"));
+        Process::spawn("mosquitto", &mut command, &folder.path().join("log"))
+    }
+
+    fn wait_until_up(&mut self) -> Result<()> {
+        wait::until("mosquitto's port", Duration::from_secs(20), || {
+            self.process.ensure_running()?;
+            Ok(TcpStream::connect(("127.0.0.1", self.port)).ok().map(drop))
+        })
+    }
+
+    /// Its port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `HOST:PORT`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it with -9 and starts it on the same port and folder.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.kill();
+        self.process = Self::launch(&self.folder)?;
+        self.wait_until_up()
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+/// Publishes as a shell user would, with `mosquitto_pub` at QoS 1, and returns when the PUBACK is there.
+///
+/// # Errors
+/// When it fails or gets no PUBACK in 20 s.
+pub fn publish(port: u16, topic: &str, message: &str) -> Result<()> {
+    let mut command = tools::command("timeout");
+    command.args([
+        "20",
+        "mosquitto_pub",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port.to_string(),
+        "-q",
+        "1",
+        "-t",
+        topic,
+        "-m",
+        message,
+    ]);
+    tools::output_of(&mut command).map(drop).context("mosquitto_pub")
+}
