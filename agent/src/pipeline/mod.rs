@@ -1,5 +1,7 @@
 //! From samples to features: a pure library without I/O.
 
+pub(crate) mod json;
+
 /// A measured value that records carry and rules can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Feature {
