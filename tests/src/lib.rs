@@ -7,6 +7,7 @@
 )]
 
 pub mod agent;
+pub mod bench;
 pub mod kafka;
 pub mod mosquitto;
 pub mod process;

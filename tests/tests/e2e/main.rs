@@ -1,4 +1,18 @@
 //! End to end: the real `spindle` program between real Mosquitto and real Kafka. `tests/run` prepares what this needs.
 //! One test program, so that all its tests share one Kafka.
 
+mod cli;
 mod harness;
+mod json;
+mod schema;
+
+use spindle_tests::kafka::Kafka;
+
+/// A gateway's configuration: from the broker at `mqtt` to topics of `prefix` in `kafka`; `more` is appended.
+fn config(mqtt: &str, kafka: &Kafka, prefix: &str, more: &str) -> String {
+    format!(
+        "[[source.mqtt]]\nname = \"site\"\naddress = \"{mqtt}\"\n\n\
+         [forward.kafka]\nbrokers = \"{}\"\ntopic_prefix = \"{prefix}\"\n{more}",
+        kafka.address()
+    )
+}
