@@ -18,8 +18,11 @@ time = { field = "t", format = "unix_ms" }
 "#;
 
 fn good(index: u64) -> String {
-    let samples = |offset: u64| (0..20).map(|n| f64::from((index * 20 + n + offset) as u32 % 97) / 97.0).collect::<Vec<_>>();
-    json!({ "t": 1_760_000_000_000_u64 + index * 200, "ax": samples(0), "data": { "ay": samples(31) } }).to_string()
+    let samples = |offset: u64| {
+        (0..20).map(|n| f64::from((index * 20 + n + offset) as u32 % 97) / 97.0).collect::<Vec<_>>()
+    };
+    json!({ "t": 1_760_000_000_000_u64 + index * 200, "ax": samples(0), "data": { "ay": samples(31) } })
+        .to_string()
 }
 
 #[test]
@@ -32,8 +35,16 @@ fn good_json_reaches_kafka_and_bad_json_the_dead_letters_with_its_reason() {
         ("plant/pump1/de/acc", "no json at all".to_owned(), ""),
         ("plant/pump1/de/acc", r#"{"t": 1760000000000, "ax": [1, 2]}"#.to_owned(), "ay"),
         ("plant/pump1/de/acc", r#"{"t": "yesterday", "ax": [1], "data": {"ay": [1]}}"#.to_owned(), "t"),
-        ("plant/pump1/de/acc", r#"{"t": 1760000000000, "ax": ["one"], "data": {"ay": [1]}}"#.to_owned(), "ax"),
-        ("plant/pump1/de/acc", r#"{"t": 1760000000000, "ax": [1, 2, 3], "data": {"ay": [1]}}"#.to_owned(), ""),
+        (
+            "plant/pump1/de/acc",
+            r#"{"t": 1760000000000, "ax": ["one"], "data": {"ay": [1]}}"#.to_owned(),
+            "ax",
+        ),
+        (
+            "plant/pump1/de/acc",
+            r#"{"t": 1760000000000, "ax": [1, 2, 3], "data": {"ay": [1]}}"#.to_owned(),
+            "",
+        ),
         ("plant/pump 1/de/acc", good(0), "pump 1"),
     ];
     let mut sent = Vec::new();
@@ -47,7 +58,8 @@ fn good_json_reaches_kafka_and_bad_json_the_dead_letters_with_its_reason() {
     }
 
     let raw = kafka.read_until("json.raw.v1", PATIENCE, |records| records.len() >= sent.len()).unwrap();
-    let received: Vec<_> = raw.iter().map(|record| String::from_utf8(record.value.clone()).unwrap()).collect();
+    let received: Vec<_> =
+        raw.iter().map(|record| String::from_utf8(record.value.clone()).unwrap()).collect();
     assert_eq!(received, sent, "the good messages, as they came and in order");
     for (index, record) in raw.iter().enumerate() {
         assert_eq!(record.key, "works/pump1/de");
@@ -61,8 +73,12 @@ fn good_json_reaches_kafka_and_bad_json_the_dead_letters_with_its_reason() {
     let dead = kafka.read_until("json.dlq.v1", PATIENCE, |records| records.len() >= bad.len()).unwrap();
     assert_eq!(dead.len(), bad.len());
     for (_, message, named) in &bad {
-        let about = dead.iter().map(|record| record.json().unwrap()).find(|letter| letter.to_string().contains(named));
-        let letter = about.unwrap_or_else(|| panic!("no dead letter names {named:?} for {message}: {dead:?}"));
+        let about = dead
+            .iter()
+            .map(|record| record.json().unwrap())
+            .find(|letter| letter.to_string().contains(named));
+        let letter =
+            about.unwrap_or_else(|| panic!("no dead letter names {named:?} for {message}: {dead:?}"));
         assert!(letter["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{letter}");
     }
 

@@ -5,7 +5,7 @@ use spindle_tests::tools;
 use std::collections::BTreeMap;
 
 /// Each record must be valid by the schema of its `ce_type`.
-pub fn assert_all_valid(records: &[KafkaRecord]) {
+pub(crate) fn assert_all_valid(records: &[KafkaRecord]) {
     let mut validators = BTreeMap::new();
     for record in records {
         let kind = record.header("ce_type").to_owned();
