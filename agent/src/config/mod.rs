@@ -409,9 +409,18 @@ pub struct KafkaForward {
     /// Whether raw blocks are forwarded (features and alerts always are).
     #[serde(default = "default_true")]
     pub raw: bool,
-    /// Most bytes waiting in the producer.
+    /// Most bytes under way in the producer, per topic.
     #[serde(default = "default_queue_size")]
     pub queue_size: ByteSize,
+    /// Partitions of topics that the gateway creates.
+    #[serde(default = "default_partitions")]
+    pub partitions: i32,
+    /// Replicas of topics that the gateway creates; -1 leaves it to the broker.
+    #[serde(default = "default_replication")]
+    pub replication: i32,
+    /// Files that hold secret properties, by property: `"sasl.password" = "/etc/spindle/kafka.password"`.
+    #[serde(default)]
+    pub secret_files: std::collections::BTreeMap<String, PathBuf>,
     /// Further librdkafka properties (`security.protocol`, ...); those that the guarantees rest on are refused.
     #[serde(default)]
     pub properties: std::collections::BTreeMap<String, String>,
@@ -489,4 +498,10 @@ fn default_true() -> bool {
 }
 fn default_queue_size() -> ByteSize {
     ByteSize::mib(64)
+}
+fn default_partitions() -> i32 {
+    12
+}
+fn default_replication() -> i32 {
+    -1
 }

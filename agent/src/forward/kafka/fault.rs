@@ -1,0 +1,72 @@
+//! Whose fault a Kafka error is.
+
+use crate::forward::lane::Fault;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+/// Whose fault `code` is, as the delivery of one record ended with it.
+#[must_use]
+pub fn of_code(code: Code) -> Fault {
+    match code {
+        Code::MessageSizeTooLarge
+        | Code::MessageBatchTooLarge
+        | Code::InvalidMessage
+        | Code::InvalidMessageSize
+        | Code::InvalidRecord
+        | Code::InvalidTimestamp
+        | Code::BadMessage => Fault::Record,
+        Code::UnknownTopicOrPartition
+        | Code::UnknownTopic
+        | Code::UnknownPartition
+        | Code::InvalidTopic
+        | Code::TopicAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
+        | Code::SaslAuthenticationFailed
+        | Code::Authentication
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SSL
+        | Code::PolicyViolation
+        | Code::InvalidRequiredAcks
+        | Code::UnsupportedForMessageFormat
+        | Code::UnsupportedCompressionType
+        | Code::UnsupportedVersion
+        | Code::UnsupportedFeature
+        | Code::InvalidConfig
+        | Code::InvalidArgument => Fault::Configuration,
+        _ => Fault::Passing,
+    }
+}
+
+/// What to look at when it is the configuration's fault.
+#[must_use]
+pub fn advice(code: Code) -> &'static str {
+    match code {
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+            "the topic does not exist and could not be created; create it or allow the gateway to"
+        }
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            "the broker does not let this user write; grant WRITE (and IDEMPOTENT_WRITE on older brokers)"
+        }
+        Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
+            "the broker does not accept the user or the mechanism; see [forward.kafka.properties] sasl.*"
+        }
+        Code::SSL => "TLS failed; see [forward.kafka.properties] ssl.*",
+        _ => "see [forward.kafka] and the broker's log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart() {
+        assert_eq!(of_code(Code::MessageSizeTooLarge), Fault::Record);
+        assert_eq!(of_code(Code::TopicAuthorizationFailed), Fault::Configuration);
+        assert_eq!(of_code(Code::UnknownTopicOrPartition), Fault::Configuration);
+        assert_eq!(of_code(Code::BrokerTransportFailure), Fault::Passing);
+        assert_eq!(of_code(Code::NotEnoughReplicas), Fault::Passing);
+        assert_eq!(of_code(Code::PurgeQueue), Fault::Passing);
+    }
+}

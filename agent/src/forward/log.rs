@@ -1,0 +1,93 @@
+//! The two logs as lanes read them: records of the wanted kinds, everything else passed over.
+
+use crate::record::{OutputKind, RecordKind, SensorKey};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A record on its way out.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Position in its log.
+    pub offset: u64,
+    /// Whose it is.
+    pub key: Arc<SensorKey>,
+    /// Event time, UTC ns.
+    pub time_ns: i64,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What goes out.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A wire block as it came.
+    Block(Bytes),
+    /// A JSON message as it came.
+    Json {
+        /// The message.
+        body: Bytes,
+        /// Index of its first sample.
+        first_sample: u64,
+    },
+    /// Refused input with its reason, JSON.
+    DeadLetter(Bytes),
+    /// An output of the pipeline, JSON.
+    Output {
+        /// What it is.
+        kind: OutputKind,
+        /// Its deterministic id.
+        ce_id: Arc<str>,
+        /// The record.
+        json: Bytes,
+    },
+}
+
+impl Content {
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        match self {
+            Self::Block(body) | Self::Json { body, .. } | Self::DeadLetter(body) => body,
+            Self::Output { json, .. } => json,
+        }
+    }
+}
+
+/// What a read gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Wanted items were appended; everything before this position has been looked at.
+    To(u64),
+    /// There is nothing at or after the position yet.
+    Idle,
+    /// The position was evicted; this is the oldest one left.
+    Evicted(u64),
+    /// The log is closed and nothing is left.
+    Closed,
+}
+
+/// A log that a lane reads.
+pub trait Log: Send {
+    /// Appends the wanted items at or after `from`, about `bytes_max` of them, without waiting.
+    ///
+    /// # Errors
+    /// What the log says, for people; it is tried again later.
+    fn read(&mut self, from: u64, bytes_max: usize, items: &mut VecDeque<Item>) -> Result<Progress, String>;
+}
+
+/// The content of a journal record when it is one that goes out as `wanted`.
+#[must_use]
+pub fn journal_item(record: &crate::record::Record, wanted: &[RecordKind]) -> Option<Item> {
+    if !wanted.contains(&record.kind) {
+        return None;
+    }
+    let body = record.body.clone();
+    let content = match record.kind {
+        RecordKind::Block => Content::Block(body),
+        RecordKind::Json => Content::Json { body, first_sample: record.first_sample },
+        RecordKind::DeadLetter => Content::DeadLetter(body),
+        RecordKind::Gap | RecordKind::Node | RecordKind::Context => return None,
+    };
+    Some(Item { offset: record.offset, key: record.key.clone(), time_ns: record.time_ns, content })
+}
