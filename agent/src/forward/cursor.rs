@@ -80,7 +80,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 fn save(db: &mut Connection, destination: &str, lanes: &[(&str, u64)]) -> rusqlite::Result<()> {
     let transaction = db.transaction()?;
     {
-        let mut statement = transaction.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?;
+        let mut statement =
+            transaction.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?;
         for (lane, next) in lanes {
             statement.execute(params![destination, lane, i64::try_from(*next).unwrap_or(i64::MAX)])?;
         }

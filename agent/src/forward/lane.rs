@@ -219,10 +219,16 @@ impl Lane {
                 }
             }
             self.pending = 0;
+            self.alone = false;
             self.failed = true;
         }
         self.back_off(mono_ns, 1);
         self.settle();
+    }
+
+    /// Sends nothing for a while: the client took nothing for a reason that a human has to remove.
+    pub fn hold(&mut self, mono_ns: u64) {
+        self.back_off(mono_ns, 4);
     }
 
     fn back_off(&mut self, mono_ns: u64, factor: u64) {
@@ -359,6 +365,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// Whatever arrives, fails or is abandoned, each record arrives at least once, and never is the cursor beyond one
         /// that has not arrived; without failures of its own an offset is sent in order.
         #[test]

@@ -1,9 +1,11 @@
 //! The two logs as lanes read them: records of the wanted kinds, everything else passed over.
 
-use crate::record::{OutputKind, RecordKind, SensorKey};
+use crate::outputs;
+use crate::record::{Output, OutputKind, RecordKind, SensorKey};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A record on its way out.
 #[derive(Debug, Clone)]
@@ -74,6 +76,42 @@ pub trait Log: Send {
     /// # Errors
     /// What the log says, for people; it is tried again later.
     fn read(&mut self, from: u64, bytes_max: usize, items: &mut VecDeque<Item>) -> Result<Progress, String>;
+}
+
+/// The outputs of some kinds as a lane's log.
+#[derive(Debug)]
+pub struct OutputsLog {
+    reader: outputs::OutputReader,
+    wanted: &'static [OutputKind],
+}
+
+impl OutputsLog {
+    /// What `reader` gives, of the `wanted` kinds.
+    #[must_use]
+    pub fn new(reader: outputs::OutputReader, wanted: &'static [OutputKind]) -> Self {
+        Self { reader, wanted }
+    }
+}
+
+impl Log for OutputsLog {
+    fn read(&mut self, from: u64, bytes_max: usize, items: &mut VecDeque<Item>) -> Result<Progress, String> {
+        match self.reader.read(from, bytes_max, Duration::ZERO).map_err(|error| error.to_string())? {
+            outputs::Read::Batch(batch) => {
+                let next = batch.last().map_or(from, |output| output.id + 1);
+                let wanted = batch.into_iter().filter(|output| self.wanted.contains(&output.kind));
+                items.extend(wanted.map(output_item));
+                Ok(Progress::To(next))
+            }
+            outputs::Read::Idle => Ok(Progress::Idle),
+            outputs::Read::Evicted { next } => Ok(Progress::Evicted(next)),
+            outputs::Read::Closed => Ok(Progress::Closed),
+        }
+    }
+}
+
+fn output_item(output: Output) -> Item {
+    let Output { id, kind, key, time_ns, ce_id, json } = output;
+    Item { offset: id, key, time_ns, content: Content::Output { kind, ce_id, json } }
 }
 
 /// The content of a journal record when it is one that goes out as `wanted`.

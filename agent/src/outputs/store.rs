@@ -138,20 +138,24 @@ impl OutputLog {
             let path = path.clone();
             move |source| OutputsError::Sqlite { path, action, source }
         };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(&path, flags).map_err(fail("open"))?;
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
              PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 16777216;",
         )
         .map_err(fail("set pragmas"))?;
-        let version: i64 =
-            db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail("read schema version"))?;
+        let version: i64 = db
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(fail("read schema version"))?;
         match version {
             0 => {
                 let tx = db.transaction().map_err(fail("begin"))?;
                 tx.execute_batch(SCHEMA).map_err(fail("make tables"))?;
-                tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(fail("write schema version"))?;
+                tx.pragma_update(None, "user_version", SCHEMA_VERSION)
+                    .map_err(fail("write schema version"))?;
                 tx.commit().map_err(fail("commit"))?;
             }
             SCHEMA_VERSION => {}
@@ -185,7 +189,9 @@ impl OutputLog {
             .map_err(fail("read checkpoint"))?;
         let mut sensors = self
             .db
-            .prepare("SELECT site, machine, sensor, applied, state FROM sensors ORDER BY site, machine, sensor")
+            .prepare(
+                "SELECT site, machine, sensor, applied, state FROM sensors ORDER BY site, machine, sensor",
+            )
             .map_err(fail("read sensors"))?;
         let mut history = self
             .db
@@ -342,7 +348,12 @@ fn save_alerts(tx: &Transaction<'_>, alerts: &[AlertRow]) -> rusqlite::Result<()
 }
 
 /// Deletes the oldest features and rollups, then the oldest alert records, until the limit holds or `rows_max` is reached.
-fn evict(tx: &Transaction<'_>, stats: &mut OutputStats, size_max: u64, rows_max: u64) -> rusqlite::Result<()> {
+fn evict(
+    tx: &Transaction<'_>,
+    stats: &mut OutputStats,
+    size_max: u64,
+    rows_max: u64,
+) -> rusqlite::Result<()> {
     let mut rows_left = rows_max;
     for alerts in [false, true] {
         let sign = if alerts { "=" } else { "<>" };

@@ -46,8 +46,13 @@ const REFUSED: [(&str, &str); 24] = [
 ];
 
 /// Properties that hold a secret and therefore may only come from a file.
-const SECRET: [&str; 5] =
-    ["sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password", "sasl.oauthbearer.client.secret"];
+const SECRET: [&str; 5] = [
+    "sasl.password",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+    "sasl.oauthbearer.client.secret",
+];
 
 /// Whether `name` with `value` may stand among the `properties` of the configuration.
 ///
@@ -79,7 +84,9 @@ pub fn check_secret_name(name: &str) -> Result<(), String> {
 fn native(name: &str, value: &str) -> Result<(), String> {
     match ClientConfig::new().set(name, value).create_native_config() {
         Ok(_) => Ok(()),
-        Err(KafkaError::ClientConfig(_, reason, ..)) => Err(format!("librdkafka refuses `{name} = {value}`: {reason}")),
+        Err(KafkaError::ClientConfig(_, reason, ..)) => {
+            Err(format!("librdkafka refuses `{name} = {value}`: {reason}"))
+        }
         Err(error) => Err(format!("librdkafka refuses `{name} = {value}`: {error}")),
     }
 }
@@ -102,7 +109,11 @@ pub(super) fn access(config: &KafkaForward, gateway: &str) -> Result<ClientConfi
 }
 
 /// The producer of `config`, which reports to `reports`.
-pub(super) fn producer(access: &ClientConfig, config: &KafkaForward, reports: Reports) -> Result<Producer, String> {
+pub(super) fn producer(
+    access: &ClientConfig,
+    config: &KafkaForward,
+    reports: Reports,
+) -> Result<Producer, String> {
     let compression = match config.compression {
         Compression::Lz4 => "lz4",
         Compression::Zstd => "zstd",
@@ -127,15 +138,21 @@ pub(super) fn producer(access: &ClientConfig, config: &KafkaForward, reports: Re
 }
 
 /// Creates the topics that are missing. What the broker answers in words; `Ok` when all exist now.
-pub(super) fn create_topics(access: &ClientConfig, config: &KafkaForward, names: &[&str]) -> Result<(), String> {
+pub(super) fn create_topics(
+    access: &ClientConfig,
+    config: &KafkaForward,
+    names: &[&str],
+) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
     let admin: AdminClient<DefaultClientContext> = access.create().map_err(|error| error.to_string())?;
     let topics: Vec<NewTopic<'_>> = names
         .iter()
         .map(|name| NewTopic::new(name, config.partitions, TopicReplication::Fixed(config.replication)))
         .collect();
-    let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
-    let results = runtime.block_on(admin.create_topics(&topics, &options)).map_err(|error| error.to_string())?;
+    let options =
+        AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
+    let results =
+        runtime.block_on(admin.create_topics(&topics, &options)).map_err(|error| error.to_string())?;
     let refused: Vec<String> = results
         .into_iter()
         .filter_map(|result| match result {

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::KafkaForward;
 use client::{Producer, Reports};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -203,7 +203,7 @@ impl KafkaDestination {
                             (runner.stats)(&self.stats).dead.fetch_add(1, Ordering::Relaxed);
                             true
                         }
-                        Err((error, _)) => runner.refused(&error, &self.stats),
+                        Err((error, _)) => runner.refused(&error, now_ns, &self.stats),
                     }
                 }
                 Decision::Send | Decision::SendAlone => {
@@ -220,7 +220,7 @@ impl KafkaDestination {
                             runner.lane.sent(item.offset, payload.len(), &decision);
                             true
                         }
-                        Err((error, _)) => runner.refused(&error, &self.stats),
+                        Err((error, _)) => runner.refused(&error, now_ns, &self.stats),
                     }
                 }
             };
@@ -246,7 +246,9 @@ impl KafkaDestination {
         }
         let any = !decided.is_empty();
         if any {
-            if decided.iter().any(|(_, failure)| failure.is_none()) && self.stats.problem.lock().take().is_some() {
+            if decided.iter().any(|(_, failure)| failure.is_none())
+                && self.stats.problem.lock().take().is_some()
+            {
                 tracing::info!("kafka: delivering again");
             }
             for runner in &mut self.lanes {
@@ -323,7 +325,9 @@ impl Destination for KafkaDestination {
             match end {
                 End::Stopped => return Ok(()),
                 End::Fatal => {
-                    tracing::warn!("kafka: the producer failed for good; a new one takes over at the cursors");
+                    tracing::warn!(
+                        "kafka: the producer failed for good; a new one takes over at the cursors"
+                    );
                     let until_ns = now_ns + REBUILD_INTERVAL_NS;
                     while self.clock.now().mono_ns < until_ns && !stop.load(Ordering::Relaxed) {
                         std::thread::sleep(REST);
@@ -348,7 +352,12 @@ impl LaneRunner {
             }
             Ok(Progress::Evicted(next)) => {
                 let lost = next.saturating_sub(self.read_to);
-                tracing::warn!(lane = self.name, from = self.read_to, to = next, "evicted before it could be forwarded");
+                tracing::warn!(
+                    lane = self.name,
+                    from = self.read_to,
+                    to = next,
+                    "evicted before it could be forwarded"
+                );
                 (self.stats)(stats).evicted.fetch_add(lost, Ordering::Relaxed);
                 self.read_to = next;
                 self.lane.skip_to(next);
@@ -357,7 +366,11 @@ impl LaneRunner {
             Ok(Progress::Idle | Progress::Closed) => false,
             Err(reason) => {
                 if !self.read_failing {
-                    tracing::error!(lane = self.name, position = self.read_to, "cannot read the log: {reason}");
+                    tracing::error!(
+                        lane = self.name,
+                        position = self.read_to,
+                        "cannot read the log: {reason}"
+                    );
                 }
                 self.read_failing = true;
                 false
@@ -378,7 +391,7 @@ impl LaneRunner {
     }
 
     /// The client did not take the front item; always false, for it was not sent.
-    fn refused(&mut self, error: &KafkaError, stats: &Stats) -> bool {
+    fn refused(&mut self, error: &KafkaError, now_ns: u64, stats: &Stats) -> bool {
         let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
         match (fault::of_code(code), self.items.front()) {
             (Fault::Record, Some(item)) => {
@@ -386,7 +399,10 @@ impl LaneRunner {
                 tracing::warn!(lane = self.name, position = item.offset, key = %item.key, "undeliverable: {reason}");
                 self.lane.condemn(item.offset, reason);
             }
-            (Fault::Configuration, _) => say_problem(stats, Fault::Configuration, &error.to_string()),
+            (Fault::Configuration, _) => {
+                self.lane.hold(now_ns);
+                say_problem(stats, Fault::Configuration, &error.to_string());
+            }
             _ => {}
         }
         false
@@ -459,3 +475,6 @@ fn opaque(lane: usize, serial: u64) -> usize {
 fn timestamp_ms(time_ns: i64) -> i64 {
     (time_ns / 1_000_000).max(1)
 }
+
+#[cfg(test)]
+mod tests;
