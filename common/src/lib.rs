@@ -6,5 +6,6 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod dsp;
 pub mod id;
 pub mod wire;

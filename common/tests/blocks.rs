@@ -1,4 +1,5 @@
 //! Blocks: every encoding gives back what went in.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use proptest::prelude::*;
 use spindle_common::id::{BootId, Seq, StreamId};
