@@ -1,1 +1,357 @@
-//! To come.
+//! The log: every accepted record, durable before it is acknowledged, read by all that comes after.
+//!
+//! A folder of SQLite files (see `segment`), each named by the offset of its first record. One writer; a commit
+//! is one transaction with fsync. A file whose commit failed is never written again: the same batch goes to a new
+//! segment that starts at the same offset, and what the old file may hold from there on does not count. So a segment
+//! ends where the next one starts, whatever its file says.
+//!
+//! Offsets are dense from 1, but for one case: when the newest file is damaged beyond reading, numbering goes on after
+//! the most records that it could have held, so that no reader's cursor ever points into the future.
+
+mod frame;
+mod open;
+mod reader;
+mod segment;
+mod state;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+pub use reader::{BatchView, JournalReader, Read, state};
+pub use state::{Book, BootState, ClockState, JsonState, Key, NodeState, State, Stateful, StreamState};
+
+use crate::config;
+use crate::record::{Batch, Record};
+use segment::{Commit, Head, Segment};
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tail::Shared;
+
+/// Chunks between two writings of the whole state, so that opening has few changes to join.
+const SNAPSHOT_CHUNKS: u32 = 2048;
+/// Bytes of changes between two writings of the whole state.
+const SNAPSHOT_BYTES: usize = 4 << 20;
+/// Smallest size of a segment.
+const SEGMENT_LEN_MIN: u64 = 1 << 20;
+/// A segment is at most this part of the journal, so that eviction takes little at a time.
+const SEGMENTS_MIN: u64 = 4;
+
+/// What can go wrong with the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another process has it open.
+    #[error("journal {} is open in another process", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("journal {}: {source}", path.display())]
+    Io {
+        /// Folder or file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// SQLite refused.
+    #[error("journal segment {}: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// Written by a newer Spindle.
+    #[error(
+        "journal segment {} has schema version {version}, but this build reads up to version {}: \
+         run the build that wrote it, or a newer one",
+        path.display(),
+        segment::SCHEMA_VERSION
+    )]
+    NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: i64,
+    },
+    /// A file that was being made when the power went.
+    #[error("journal segment {} was never finished", path.display())]
+    Unborn {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A whole segment cannot be trusted.
+    #[error("journal segment {} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Some records cannot be trusted.
+    #[error("journal segment {} is damaged before offset {next}: {reason}", path.display())]
+    DamagedChunk {
+        /// The file.
+        path: PathBuf,
+        /// First offset after the damage.
+        next: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The state could not be encoded.
+    #[error("the session's state cannot be encoded")]
+    State,
+}
+
+/// A batch that was not committed: nothing of it is durable, nothing of it may be acknowledged. Append it again.
+#[derive(Debug, thiserror::Error)]
+#[error("commit of {} records failed: {source}", records.len())]
+pub struct AppendError {
+    /// The records, as given.
+    pub records: Vec<Record>,
+    /// Why.
+    pub source: JournalError,
+}
+
+/// What became of the journal since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Commits.
+    pub commits: u64,
+    /// Commits that failed.
+    pub failures: u64,
+    /// Bytes of records committed.
+    pub bytes: u64,
+    /// Segments evicted.
+    pub segments_evicted: u64,
+    /// Segments set aside as damaged when opening.
+    pub segments_damaged: u64,
+}
+
+/// The writer. There is one.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    config: config::Journal,
+    segments: Vec<(u64, PathBuf)>,
+    /// Open for writing; `None` after a failed commit.
+    current: Option<Segment>,
+    next: u64,
+    /// Bytes written to the current segment, about.
+    current_len: u64,
+    chunks_since_snapshot: u32,
+    bytes_since_snapshot: usize,
+    /// Samples accepted per sensor, as committed.
+    accepted: HashMap<Key, u64>,
+    /// How many of the oldest segments are entered in the books as evicted, but not deleted yet.
+    evicting: usize,
+    shared: Arc<Shared>,
+    totals: Totals,
+    /// Held for as long as the journal is open.
+    _lock: File,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, or makes it; gives also the state that was committed last. A damaged newest segment is
+    /// set aside with a word in the log, and work goes on.
+    ///
+    /// # Errors
+    /// Another process has it open; it is of a newer schema; the disk refuses.
+    pub fn open(dir: &Path, config: &config::Journal) -> Result<(Self, State), JournalError> {
+        open::open(dir, config)
+    }
+
+    /// A reader.
+    #[must_use]
+    pub fn reader(&self) -> JournalReader {
+        JournalReader::shared(self.shared.clone())
+    }
+
+    /// Offset of the next record.
+    #[must_use]
+    pub const fn next_offset(&self) -> u64 {
+        self.next
+    }
+
+    /// What became of it.
+    #[must_use]
+    pub const fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Bytes on disk.
+    #[must_use]
+    pub fn disk_len(&self) -> u64 {
+        self.segments.iter().map(|(_, path)| segment::disk_len(path)).sum()
+    }
+
+    /// Commits `records` and what `state` says has changed, in one transaction. When it returns they are durable, and
+    /// readers see them. Offsets are given here. Without records, only a changed state is written (whole).
+    ///
+    /// # Errors
+    /// Not committed; the records come back with the reason. Append them again, after a pause.
+    pub fn append(
+        &mut self,
+        mut records: Vec<Record>,
+        state: &mut impl Stateful,
+    ) -> Result<Arc<Batch>, AppendError> {
+        for (offset, record) in (self.next..).zip(&mut records) {
+            record.offset = offset;
+        }
+        match self.commit(&records, state) {
+            Ok(()) => {}
+            Err(source) => {
+                self.current = None;
+                self.totals.failures += 1;
+                return Err(AppendError { records, source });
+            }
+        }
+        state.committed();
+        self.next += records.len() as u64;
+        self.totals.commits += 1;
+        let batch = Arc::new(Batch { records });
+        if !batch.records.is_empty() {
+            self.shared.push(&batch);
+        }
+        Ok(batch)
+    }
+
+    fn commit(&mut self, records: &[Record], state: &mut impl Stateful) -> Result<(), JournalError> {
+        let new_segment = self.current.is_none() || self.current_len >= self.segment_len_max();
+        if new_segment {
+            self.rotate(state)?;
+        }
+        let changes = state.changes();
+        if records.is_empty() && changes.is_empty() {
+            return Ok(());
+        }
+        let encoded = segment::encode_state(&changes)?;
+        self.chunks_since_snapshot += 1;
+        self.bytes_since_snapshot += encoded.len();
+        let due =
+            self.chunks_since_snapshot >= SNAPSHOT_CHUNKS || self.bytes_since_snapshot >= SNAPSHOT_BYTES;
+        let snapshot = if due || new_segment || records.is_empty() {
+            Some(segment::encode_state(&state.snapshot())?)
+        } else {
+            None
+        };
+        if let Some(current) = &mut self.current {
+            current.commit(&Commit {
+                first: self.next,
+                records,
+                changes: &encoded,
+                snapshot: snapshot.as_deref(),
+            })?;
+        }
+        if snapshot.is_some() {
+            self.chunks_since_snapshot = 0;
+            self.bytes_since_snapshot = 0;
+        }
+        self.accepted.extend(changes.books.iter().map(|(key, book)| (key.clone(), book.accepted)));
+        let bytes: usize = records.iter().map(|record| record.body.len() + frame::HEADER_LEN).sum();
+        self.totals.bytes += bytes as u64;
+        self.current_len += (bytes + encoded.len()) as u64;
+        if new_segment {
+            self.finish_rotation();
+        }
+        Ok(())
+    }
+
+    fn segment_len_max(&self) -> u64 {
+        let part = self.config.size_max.as_u64() / SEGMENTS_MIN;
+        self.config.segment_size.as_u64().min(part).max(SEGMENT_LEN_MIN)
+    }
+
+    /// Opens a new file for the records from `next` on, after making room for it. Nothing counts until the first commit.
+    fn rotate(&mut self, state: &mut impl Stateful) -> Result<(), JournalError> {
+        if let Some(current) = self.current.take()
+            && let Err(error) = current.checkpoint()
+        {
+            tracing::warn!(%error, "the closed segment keeps its write-ahead log");
+        }
+        self.plan_eviction(state);
+        let path = self.dir.join(segment::file_name(self.next));
+        if path.exists() {
+            // Left by a first commit that failed: nothing in it was ever acknowledged.
+            segment::remove(&path).map_err(|source| JournalError::Io { path: path.clone(), source })?;
+            self.segments.retain(|(first, _)| *first != self.next);
+        }
+        let head = Head {
+            first: self.next,
+            oldest: self.segments.get(self.evicting).map_or(self.next, |(first, _)| *first),
+            accepted: self.accepted.iter().map(|(key, samples)| (key.clone(), *samples)).collect(),
+        };
+        self.current = Some(Segment::create(&path, head, self.config.synchronous)?);
+        self.current_len = 0;
+        Ok(())
+    }
+
+    /// Decides how many of the oldest segments must go so that one more fits, and enters their samples in the books,
+    /// which the first commit of the new segment makes durable before the files are deleted.
+    fn plan_eviction(&mut self, state: &mut impl Stateful) {
+        let lens: Vec<u64> = self.segments.iter().map(|(_, path)| segment::disk_len(path)).collect();
+        let kept: u64 = lens.iter().skip(self.evicting).sum();
+        let mut total = kept + self.segment_len_max();
+        while total > self.config.size_max.as_u64()
+            && let Some(len) = lens.get(self.evicting)
+        {
+            match self.samples_of(self.evicting) {
+                Ok(samples) => samples.iter().for_each(|(key, samples)| state.evicted(&key.0, *samples)),
+                Err(error) => {
+                    tracing::error!(%error, "evicting a segment whose books cannot be read: its samples go uncounted");
+                }
+            }
+            total -= len;
+            self.evicting += 1;
+        }
+    }
+
+    /// Samples per sensor in a segment: accepted at the next one's head, less at its own.
+    fn samples_of(&self, index: usize) -> Result<Vec<(Key, u64)>, JournalError> {
+        let head = |index: usize| -> Result<HashMap<Key, u64>, JournalError> {
+            match self.segments.get(index) {
+                Some((_, path)) => {
+                    Ok(Segment::open_read_only(path)?.read_head()?.accepted.into_iter().collect())
+                }
+                None => Ok(self.accepted.clone()),
+            }
+        };
+        let before = head(index)?;
+        let samples = head(index + 1)?.into_iter().map(|(key, after)| {
+            let samples = after - before.get(&key).copied().unwrap_or(0).min(after);
+            (key, samples)
+        });
+        Ok(samples.filter(|(_, samples)| *samples > 0).collect())
+    }
+
+    /// The new segment counts: the evicted ones may go.
+    fn finish_rotation(&mut self) {
+        self.segments.push((self.next, self.dir.join(segment::file_name(self.next))));
+        let evicted: Vec<_> = self.segments.drain(..std::mem::take(&mut self.evicting)).collect();
+        self.shared.set_segments(self.segments.clone());
+        for (first, path) in evicted {
+            tracing::warn!(first, path = %path.display(), "journal is full: oldest segment evicted");
+            self.totals.segments_evicted += 1;
+            if let Err(error) = segment::remove(&path) {
+                tracing::error!(path = %path.display(), %error, "evicted segment cannot be deleted");
+            }
+        }
+    }
+
+    /// Ends writing: what is committed is copied into place, readers see the end.
+    pub fn close(mut self) {
+        if let Some(current) = self.current.take()
+            && let Err(error) = current.checkpoint()
+        {
+            tracing::warn!(%error, "the last segment keeps its write-ahead log");
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}

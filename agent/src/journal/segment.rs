@@ -1,0 +1,548 @@
+//! One segment: an SQLite file that holds consecutive records, and the whole state at its head, so that it can be read
+//! without any other.
+//!
+//! ```sql
+//! sensor(id, site, machine, sensor)            -- keys that the chunks' records name by id
+//! chunk(first, count, crc, state, body)        -- records first .. first+count, and what they changed in the state
+//! state(id, next, crc, body)                   -- one row: the whole state before record `next`
+//! head(first, oldest, crc, accepted)           -- one row: samples accepted per sensor before record `first`, and the
+//!                                              -- oldest segment's first record: those before it are evicted
+//! ```
+//! `crc` is CRC-32C over all other columns of its row. A chunk's `state` comes before its `body`, so that reading the
+//! changes does not read the samples.
+
+use super::state::{Key, State};
+use super::{JournalError, frame};
+use crate::config::Synchronous;
+use crate::record::{Record, SensorKey};
+use bytes::Bytes;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Version of the tables and of the state's form, in SQLite's `user_version`.
+pub(super) const SCHEMA_VERSION: i64 = 1;
+/// Marks the file as Spindle's ("SPDL"), in SQLite's `application_id`.
+const APPLICATION_ID: i64 = 0x5350_444C;
+/// Bytes of a page. Large pages make long rows cheap (measured), small ones make lone commits cheap.
+const PAGE_SIZE: u32 = 32 * 1024;
+/// Pages in the write-ahead log before they are copied into the file: 16 MiB.
+const CHECKPOINT_PAGES: u32 = 512;
+/// Most bytes of records in one chunk; a larger commit has several.
+const CHUNK_BYTES_MAX: usize = 512 * 1024;
+/// How long to wait for another process (a shell, a backup) that locks the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+const SCHEMA: &str = "
+CREATE TABLE sensor (id INTEGER PRIMARY KEY, site TEXT NOT NULL, machine TEXT NOT NULL, sensor TEXT NOT NULL) STRICT;
+CREATE TABLE chunk (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, crc INTEGER NOT NULL, state BLOB NOT NULL,
+                    body BLOB NOT NULL) STRICT;
+CREATE TABLE state (id INTEGER PRIMARY KEY, next INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE head (first INTEGER PRIMARY KEY, oldest INTEGER NOT NULL, crc INTEGER NOT NULL, accepted BLOB NOT NULL) STRICT;
+";
+
+/// A segment's file name.
+pub(super) fn file_name(first: u64) -> String {
+    format!("{first:020}.sqlite")
+}
+
+/// The segments of a folder: first offset and path, in order.
+pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
+    let io = |source| JournalError::Io { path: dir.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension == "sqlite") {
+            let first = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            if let Some(first) = first {
+                found.push((first, path));
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Bytes that a segment takes on disk, its write-ahead log included.
+pub(super) fn disk_len(path: &Path) -> u64 {
+    let len = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    len(path) + len(&sidecar(path, "-wal"))
+}
+
+/// Deletes a segment.
+pub(super) fn remove(path: &Path) -> std::io::Result<()> {
+    for suffix in ["-wal", "-shm"] {
+        match std::fs::remove_file(sidecar(path, suffix)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    std::fs::remove_file(path)
+}
+
+/// Renames a segment so that it is out of the way but not lost; returns the new name.
+pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let free = (0..1000).map(|n| sidecar(path, &format!(".damaged-{n}"))).find(|path| !path.exists());
+    let target = free.unwrap_or_else(|| sidecar(path, ".damaged"));
+    for suffix in ["-wal", "-shm"] {
+        match std::fs::rename(sidecar(path, suffix), sidecar(&target, suffix)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    std::fs::rename(path, &target)?;
+    Ok(target)
+}
+
+fn sidecar(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// An open segment.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    connection: Connection,
+    /// What the first commit has to write at the head.
+    head: Option<Head>,
+    /// Ids of the keys in `sensor`.
+    ids: HashMap<Arc<SensorKey>, u32>,
+    /// Keys by id.
+    keys: HashMap<u32, Arc<SensorKey>>,
+    scratch: Vec<u8>,
+}
+
+/// What stands at a segment's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Its first record.
+    pub(super) first: u64,
+    /// First record of the oldest segment then: those before it were evicted, and counted.
+    pub(super) oldest: u64,
+    /// Samples accepted per sensor before `first`.
+    pub(super) accepted: Vec<(Key, u64)>,
+}
+
+/// What one transaction writes.
+pub(super) struct Commit<'a> {
+    /// Offset of the first record, or of the one that would be.
+    pub(super) first: u64,
+    /// The records; may be none.
+    pub(super) records: &'a [Record],
+    /// What they changed, encoded.
+    pub(super) changes: &'a [u8],
+    /// The whole state after the records, if it is to be written too.
+    pub(super) snapshot: Option<&'a [u8]>,
+}
+
+impl Segment {
+    /// Makes a new file; the first commit, which must carry a snapshot, makes its tables, so that there never is a
+    /// segment without records or without a state.
+    pub(super) fn create(path: &Path, head: Head, synchronous: Synchronous) -> Result<Self, JournalError> {
+        let sql = |source| JournalError::Sqlite { path: path.to_owned(), source };
+        create_private(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+        let connection = Connection::open(path).map_err(sql)?;
+        connection.pragma_update(None, "page_size", PAGE_SIZE).map_err(sql)?;
+        tune(&connection, synchronous).map_err(sql)?;
+        let mut segment = Self::new(path, connection);
+        segment.head = Some(head);
+        Ok(segment)
+    }
+
+    fn new(path: &Path, connection: Connection) -> Self {
+        Self {
+            path: path.to_owned(),
+            connection,
+            head: None,
+            ids: HashMap::new(),
+            keys: HashMap::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Opens a segment to go on writing.
+    pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<Self, JournalError> {
+        let sql = |source| JournalError::Sqlite { path: path.to_owned(), source };
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sql)?;
+        check_version(&connection, path)?;
+        tune(&connection, synchronous).map_err(sql)?;
+        Self::with_keys(path, connection)
+    }
+
+    /// Opens a segment to read.
+    pub(super) fn open_read_only(path: &Path) -> Result<Self, JournalError> {
+        let sql = |source| JournalError::Sqlite { path: path.to_owned(), source };
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sql)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
+        check_version(&connection, path)?;
+        Self::with_keys(path, connection)
+    }
+
+    fn with_keys(path: &Path, connection: Connection) -> Result<Self, JournalError> {
+        let mut segment = Self::new(path, connection);
+        segment.load_keys()?;
+        Ok(segment)
+    }
+
+    fn load_keys(&mut self) -> Result<(), JournalError> {
+        let known = self.keys.keys().max().copied().unwrap_or(0);
+        let loaded = || -> rusqlite::Result<Vec<(u32, Arc<SensorKey>)>> {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT id, site, machine, sensor FROM sensor WHERE id > ?1 ORDER BY id")?;
+            let rows = statement.query_map([known], |row| {
+                let text = |column| row.get::<_, String>(column).map(Arc::from);
+                let key = SensorKey { site: text(1)?, machine: text(2)?, sensor: text(3)? };
+                Ok((row.get(0)?, Arc::new(key)))
+            })?;
+            rows.collect()
+        };
+        for (id, key) in loaded().map_err(|source| self.sql(source))? {
+            self.ids.insert(key.clone(), id);
+            self.keys.insert(id, key);
+        }
+        Ok(())
+    }
+
+    fn sql(&self, source: rusqlite::Error) -> JournalError {
+        JournalError::Sqlite { path: self.path.clone(), source }
+    }
+
+    /// Commits records and state changes in one transaction, durable when this returns. After an error the segment is
+    /// not to be written again: SQLite and the kernel may disagree on what is on disk.
+    pub(super) fn commit(&mut self, commit: &Commit<'_>) -> Result<(), JournalError> {
+        let new_keys = self.new_keys(commit.records);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let written = self.write(commit, &new_keys, &mut scratch);
+        self.scratch = scratch;
+        written.map_err(|source| self.sql(source))?;
+        if self.head.take().is_some() {
+            sync_dir(&self.path).map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
+        }
+        for (id, key) in new_keys {
+            self.keys.insert(id, key);
+        }
+        Ok(())
+    }
+
+    /// Gives ids to keys that the segment has not seen.
+    fn new_keys(&mut self, records: &[Record]) -> Vec<(u32, Arc<SensorKey>)> {
+        let mut new = Vec::new();
+        for record in records {
+            if !self.ids.contains_key(&record.key) {
+                let id = u32::try_from(self.ids.len() + 1).unwrap_or(u32::MAX);
+                self.ids.insert(record.key.clone(), id);
+                new.push((id, record.key.clone()));
+            }
+        }
+        new
+    }
+
+    fn write(
+        &self,
+        commit: &Commit<'_>,
+        new_keys: &[(u32, Arc<SensorKey>)],
+        scratch: &mut Vec<u8>,
+    ) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let written = self.write_rows(commit, new_keys, scratch);
+        if written.is_err() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+            return written;
+        }
+        self.connection.prepare_cached("COMMIT")?.execute([]).map(drop)
+    }
+
+    fn write_rows(
+        &self,
+        commit: &Commit<'_>,
+        new_keys: &[(u32, Arc<SensorKey>)],
+        scratch: &mut Vec<u8>,
+    ) -> rusqlite::Result<()> {
+        if let Some(head) = &self.head {
+            write_head(&self.connection, head)?;
+        }
+        for (id, key) in new_keys {
+            self.connection
+                .prepare_cached("INSERT INTO sensor (id, site, machine, sensor) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![id, &*key.site, &*key.machine, &*key.sensor])?;
+        }
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO chunk (first, count, crc, state, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let mut first = commit.first;
+        let mut rest = commit.records;
+        while !rest.is_empty() {
+            scratch.clear();
+            let mut count = 0;
+            while let Some(record) = rest.get(count)
+                && (count == 0 || scratch.len() + frame::HEADER_LEN + record.body.len() <= CHUNK_BYTES_MAX)
+            {
+                frame::encode(record, self.ids.get(&record.key).copied().unwrap_or(0), scratch);
+                count += 1;
+            }
+            rest = &rest[count..];
+            let changes = if rest.is_empty() { commit.changes } else { &[] };
+            let crc = chunk_crc(first, count as u64, changes, scratch);
+            insert.execute(params![
+                first.cast_signed(),
+                i64::try_from(count).unwrap_or(i64::MAX),
+                crc,
+                changes,
+                &scratch[..]
+            ])?;
+            first += count as u64;
+        }
+        if let Some(body) = commit.snapshot {
+            self.connection
+                .prepare_cached("INSERT OR REPLACE INTO state (id, next, crc, body) VALUES (1, ?1, ?2, ?3)")?
+                .execute(params![first.cast_signed(), row_crc(first, 0, body), body])?;
+        }
+        Ok(())
+    }
+
+    /// The newest state, and the offset after the last record: the newest snapshot, and the changes after it.
+    pub(super) fn recover(&self) -> Result<(State, u64), JournalError> {
+        let (mut next, body) = self.state_row()?;
+        let mut parts = vec![self.decode_state(&body)?];
+        let mut statement = self
+            .connection
+            .prepare("SELECT first, count, state FROM chunk WHERE first >= ?1 ORDER BY first")
+            .map_err(|source| self.sql(source))?;
+        let mut rows = statement.query([next.cast_signed()]).map_err(|source| self.sql(source))?;
+        while let Some(row) = rows.next().map_err(|source| self.sql(source))? {
+            let read =
+                || -> rusqlite::Result<(i64, i64, Vec<u8>)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
+            let (first, count, changes) = read().map_err(|source| self.sql(source))?;
+            if first.cast_unsigned() != next {
+                return Err(self.damaged("its records are not consecutive"));
+            }
+            next += count.cast_unsigned();
+            if !changes.is_empty() {
+                parts.push(self.decode_state(&changes)?);
+            }
+        }
+        Ok((State::fold(parts), next))
+    }
+
+    /// What was written at the segment's head.
+    pub(super) fn read_head(&self) -> Result<Head, JournalError> {
+        let (first, oldest, crc, accepted): (i64, i64, u32, Vec<u8>) = self
+            .connection
+            .query_row("SELECT first, oldest, crc, accepted FROM head", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .map_err(|source| self.sql(source))?;
+        let (first, oldest) = (first.cast_unsigned(), oldest.cast_unsigned());
+        if crc != row_crc(first, oldest, &accepted) {
+            return Err(self.damaged("the checksum of its head is wrong"));
+        }
+        let accepted = postcard::from_bytes(&accepted).map_err(|_| self.damaged("its head is malformed"))?;
+        Ok(Head { first, oldest, accepted })
+    }
+
+    fn decode_state(&self, body: &[u8]) -> Result<State, JournalError> {
+        postcard::from_bytes(body).map_err(|_| self.damaged("its state is malformed"))
+    }
+
+    fn damaged(&self, reason: &'static str) -> JournalError {
+        JournalError::Damaged { path: self.path.clone(), reason }
+    }
+
+    fn state_row(&self) -> Result<(u64, Vec<u8>), JournalError> {
+        let (next, crc, body): (i64, u32, Vec<u8>) = self
+            .connection
+            .query_row("SELECT next, crc, body FROM state", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .map_err(|source| self.sql(source))?;
+        let next = next.cast_unsigned();
+        if crc == row_crc(next, 0, &body) {
+            Ok((next, body))
+        } else {
+            Err(self.damaged("the checksum of its state is wrong"))
+        }
+    }
+
+    /// Reads records from `from` on into `records`, at least one if there is any, about `bytes_max`, none at or after
+    /// `end`.
+    pub(super) fn read(
+        &mut self,
+        from: u64,
+        end: u64,
+        bytes_max: usize,
+        records: &mut Vec<Record>,
+    ) -> Result<(), JournalError> {
+        let mut bytes = 0;
+        let mut at = from;
+        while bytes < bytes_max && at < end {
+            let Some((first, count, body)) = self.read_chunk(at)? else { break };
+            if first + count <= at {
+                break;
+            }
+            let start = records.len();
+            if let Err(reason) = self.decode_chunk(&body, first, count, records) {
+                records.truncate(start);
+                return self.chunk_error(records, first + count, reason);
+            }
+            let skip = usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX);
+            records.drain(start..(start + skip).min(records.len()));
+            bytes += body.len();
+            at = first + count;
+        }
+        records.truncate(records.iter().position(|record| record.offset >= end).unwrap_or(records.len()));
+        Ok(())
+    }
+
+    /// A damaged chunk is reported only when nothing before it is left to hand out.
+    fn chunk_error(&self, records: &[Record], next: u64, reason: &'static str) -> Result<(), JournalError> {
+        if records.is_empty() {
+            return Err(JournalError::DamagedChunk { path: self.path.clone(), next, reason });
+        }
+        Ok(())
+    }
+
+    fn decode_chunk(
+        &mut self,
+        body: &Bytes,
+        first: u64,
+        count: u64,
+        records: &mut Vec<Record>,
+    ) -> Result<(), &'static str> {
+        let count = usize::try_from(count).map_err(|_| "it claims too many records")?;
+        let start = records.len();
+        let keys = &self.keys;
+        let decoded = frame::decode(body, first, count, |id| keys.get(&id).cloned(), records);
+        if decoded.is_ok() {
+            return decoded;
+        }
+        // A writer elsewhere may have added sensors since the keys were loaded.
+        records.truncate(start);
+        self.load_keys().map_err(|_| "its sensors cannot be read")?;
+        let keys = &self.keys;
+        frame::decode(body, first, count, |id| keys.get(&id).cloned(), records)
+    }
+
+    /// The chunk that holds record `at`, or the next one.
+    fn read_chunk(&self, at: u64) -> Result<Option<(u64, u64, Bytes)>, JournalError> {
+        let found = || -> rusqlite::Result<_> {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT first, count, crc, state, body FROM chunk
+                 WHERE first >= coalesce((SELECT max(first) FROM chunk WHERE first <= ?1), 0) ORDER BY first LIMIT 1",
+            )?;
+            statement
+                .query_row([at.cast_signed()], |row| {
+                    let (first, count, crc) =
+                        (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?);
+                    let (first, count) = (first.cast_unsigned(), count.cast_unsigned());
+                    let body = row.get_ref(4)?.as_blob()?;
+                    let sound = crc == chunk_crc(first, count, row.get_ref(3)?.as_blob()?, body);
+                    Ok((first, count, sound.then(|| Bytes::copy_from_slice(body))))
+                })
+                .optional()
+        };
+        match found().map_err(|source| self.sql(source))? {
+            Some((first, count, Some(body))) => Ok(Some((first, count, body))),
+            Some((first, count, None)) => Err(JournalError::DamagedChunk {
+                path: self.path.clone(),
+                next: first + count,
+                reason: "its checksum is wrong",
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// Offset after the last record that is committed now; `None` when there is none.
+    pub(super) fn next(&self) -> Result<Option<u64>, JournalError> {
+        let found: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT first + count FROM chunk ORDER BY first DESC LIMIT 1")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)).optional())
+            .map_err(|source| self.sql(source))?;
+        Ok(found.map(i64::cast_unsigned))
+    }
+
+    /// Copies the write-ahead log into the file, so that closing is quick and nothing is left beside it.
+    pub(super) fn checkpoint(&self) -> Result<(), JournalError> {
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(|source| self.sql(source))
+    }
+}
+
+/// Encodes a state or a change of it.
+pub(super) fn encode_state(state: &State) -> Result<Vec<u8>, JournalError> {
+    postcard::to_stdvec(state).map_err(|_| JournalError::State)
+}
+
+fn write_head(connection: &Connection, head: &Head) -> rusqlite::Result<()> {
+    connection.execute_batch(SCHEMA)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    let accepted = postcard::to_stdvec(&head.accepted)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    connection
+        .prepare("INSERT INTO head (first, oldest, crc, accepted) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            head.first.cast_signed(),
+            head.oldest.cast_signed(),
+            row_crc(head.first, head.oldest, &accepted),
+            accepted
+        ])
+        .map(drop)
+}
+
+fn row_crc(a: u64, b: u64, body: &[u8]) -> u32 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&a.to_le_bytes()), &b.to_le_bytes());
+    crc32c::crc32c_append(crc, body)
+}
+
+fn chunk_crc(first: u64, count: u64, changes: &[u8], body: &[u8]) -> u32 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&first.to_le_bytes()), &count.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(crc, changes), body)
+}
+
+fn tune(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    let level = match synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::Off => "OFF",
+    };
+    connection.pragma_update(None, "synchronous", level)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "cache_size", -8 * 1024)?;
+    connection.set_prepared_statement_cache_capacity(16);
+    Ok(())
+}
+
+fn check_version(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    let sql = |source| JournalError::Sqlite { path: path.to_owned(), source };
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
+    match version {
+        SCHEMA_VERSION => Ok(()),
+        0 => Err(JournalError::Unborn { path: path.to_owned() }),
+        _ => Err(JournalError::NewerSchema { path: path.to_owned(), version }),
+    }
+}
+
+/// Makes the file before SQLite does, so that only its user may read it.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// Makes a new file's name as durable as its bytes.
+fn sync_dir(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(dir) => std::fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
