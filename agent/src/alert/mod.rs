@@ -108,7 +108,9 @@ impl Rule {
     /// Prepares a rule; `None` if its feature or unit is unknown (`validate` says why).
     #[must_use]
     pub fn new(config: &LimitRule) -> Option<Self> {
-        let feature = crate::pipeline::FEATURES.iter().position(|f| f.name == config.feature && f.unit == config.unit)?;
+        let feature = crate::pipeline::FEATURES
+            .iter()
+            .position(|f| f.name == config.feature && f.unit == config.unit)?;
         let on_delay_ns = i64::try_from(config.on_delay.as_nanos()).unwrap_or(i64::MAX);
         Some(Self { name: config.name.as_str().into(), feature, config: config.clone(), on_delay_ns })
     }
@@ -147,7 +149,9 @@ impl Phase {
         let length_ns = span.end_ns.saturating_sub(span.start_ns).max(0);
         let above = f64::from(value) > limit;
         match *self {
-            Self::Normal if above => self.pend(rule, span, value, Pending { since_ns: span.start_ns, above_ns: length_ns }),
+            Self::Normal if above => {
+                self.pend(rule, span, value, Pending { since_ns: span.start_ns, above_ns: length_ns })
+            }
             Self::Normal => None,
             Self::Pending { .. } if !above => {
                 *self = Self::Normal;
@@ -170,7 +174,14 @@ impl Phase {
                 }
                 *self = Self::Normal;
                 let value = Some(value);
-                Some(Change { event: Event::Cleared, since_ns, raised_ns, at_ns: span.end_ns, value, highest })
+                Some(Change {
+                    event: Event::Cleared,
+                    since_ns,
+                    raised_ns,
+                    at_ns: span.end_ns,
+                    value,
+                    highest,
+                })
             }
         }
     }
@@ -191,7 +202,14 @@ impl Phase {
         let raised_ns = span.end_ns;
         *self = Self::Active { since_ns, raised_ns, highest: value };
         let value_now = Some(value);
-        Some(Change { event: Event::Raised, since_ns, raised_ns, at_ns: raised_ns, value: value_now, highest: value })
+        Some(Change {
+            event: Event::Raised,
+            since_ns,
+            raised_ns,
+            at_ns: raised_ns,
+            value: value_now,
+            highest: value,
+        })
     }
 }
 

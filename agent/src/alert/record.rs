@@ -61,7 +61,8 @@ fn body(rule: &Rule, change: &Change, context: &AlertContext<'_>, id: &str) -> S
     let mut out = String::with_capacity(900);
     out.push_str("{\"type\":\"spindle.alert.v1\",\"alert\":");
     json::text(&mut out, id);
-    let _ = write!(out, ",\"event\":\"{}\",\"active\":{}", change.event.word(), change.event == Event::Raised);
+    let _ =
+        write!(out, ",\"event\":\"{}\",\"active\":{}", change.event.word(), change.event == Event::Raised);
     json::key_fields(&mut out, context.key);
     out.push_str(",\"axis\":");
     json::text(&mut out, context.axis);

@@ -88,7 +88,12 @@ impl Baseline {
 
     /// The baseline as it was saved; `None` if the rows do not fit `head` and `config`.
     #[must_use]
-    pub fn restore(config: &config::Anomaly, axes: usize, head: BaselineHead, rows: &[BaselineRow]) -> Option<Self> {
+    pub fn restore(
+        config: &config::Anomaly,
+        axes: usize,
+        head: BaselineHead,
+        rows: &[BaselineRow],
+    ) -> Option<Self> {
         let mut baseline = Self::new(config, axes);
         let rows_expected = head.learned.min(baseline.history_max as u64);
         if rows.len() as u64 != rows_expected {
@@ -160,7 +165,9 @@ impl Baseline {
         }
         let mut worst: Option<Score> = None;
         for (column, value) in values.iter().enumerate() {
-            let (Some(value), Some(sorted)) = (value, self.sorted.get(axis * COLUMN_COUNT + column)) else { continue };
+            let (Some(value), Some(sorted)) = (value, self.sorted.get(axis * COLUMN_COUNT + column)) else {
+                continue;
+            };
             let (median, mad) = median_and_mad(sorted);
             let spread = (MAD_TO_SIGMA * mad).max(SPREAD_MIN);
             let distance = (f64::from(ln(*value)) - median) / spread;

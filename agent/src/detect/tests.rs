@@ -90,7 +90,8 @@ fn is_the_same_after_saving_and_restoring_at_any_window() {
         for changed in restored.take_changed() {
             kept.insert(changed.slot, changed.row);
         }
-        let rows: Vec<_> = kept.iter().map(|(slot, row)| BaselineRow { slot: *slot, row: row.clone() }).collect();
+        let rows: Vec<_> =
+            kept.iter().map(|(slot, row)| BaselineRow { slot: *slot, row: row.clone() }).collect();
         restored = Baseline::restore(&config, 2, restored.head(), &rows).expect("rows fit");
         assert_eq!(restored.ring, whole.ring);
         assert_eq!(restored.sorted, whole.sorted);

@@ -380,14 +380,27 @@ impl Segment {
         let mut bytes = 0;
         let mut at = from;
         while bytes < bytes_max && at < end {
-            let Some((first, count, body)) = self.read_chunk(at)? else { break };
+            let (first, count, body) = match self.read_chunk(at) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                // Damage is reported once nothing before it is left to hand out.
+                Err(_) if !records.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             if first + count <= at {
                 break;
             }
             let start = records.len();
             if let Err(reason) = self.decode_chunk(&body, first, count, records) {
                 records.truncate(start);
-                return self.chunk_error(records, first + count, reason);
+                if !records.is_empty() {
+                    break;
+                }
+                return Err(JournalError::DamagedChunk {
+                    path: self.path.clone(),
+                    next: first + count,
+                    reason,
+                });
             }
             let skip = usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX);
             records.drain(start..(start + skip).min(records.len()));
@@ -395,14 +408,6 @@ impl Segment {
             at = first + count;
         }
         records.truncate(records.iter().position(|record| record.offset >= end).unwrap_or(records.len()));
-        Ok(())
-    }
-
-    /// A damaged chunk is reported only when nothing before it is left to hand out.
-    fn chunk_error(&self, records: &[Record], next: u64, reason: &'static str) -> Result<(), JournalError> {
-        if records.is_empty() {
-            return Err(JournalError::DamagedChunk { path: self.path.clone(), next, reason });
-        }
         Ok(())
     }
 

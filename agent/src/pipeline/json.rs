@@ -54,7 +54,10 @@ pub(crate) fn time_field(out: &mut String, name: &str, time_ns: i64) {
     let (year, month, day) = civil_from_days(days);
     let (seconds, ns) = (of_day / 1_000_000_000, of_day % 1_000_000_000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let _ = write!(out, ",\"{name}\":\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ns:09}Z\"");
+    let _ = write!(
+        out,
+        ",\"{name}\":\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ns:09}Z\""
+    );
 }
 
 /// Proleptic Gregorian date of a day counted from 1970-01-01 (Howard Hinnant, "chrono-compatible low-level date algorithms").

@@ -21,6 +21,7 @@ pub fn bare_subscriber(port: u16, messages: &[Bytes], count: u64) -> Result<bare
     bare::publish(port, messages, count)?;
     subscriber.wait(Duration::from_secs(60))?;
     let log = subscriber.log();
-    let line = log.lines().find(|line| line.starts_with('{')).with_context(|| format!("it printed: {log}"))?;
+    let line =
+        log.lines().find(|line| line.starts_with('{')).with_context(|| format!("it printed: {log}"))?;
     Ok(serde_json::from_str(line)?)
 }

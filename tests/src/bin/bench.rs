@@ -9,7 +9,9 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["bare-subscriber", port, count] => bench::bare::subscribe(number(port)?, number(count)?),
         ["bare"] => {
-            let broker = spindle_tests::mosquitto::Mosquitto::start("max_queued_messages 0\nmax_inflight_messages 1000")?;
+            let broker = spindle_tests::mosquitto::Mosquitto::start(
+                "max_queued_messages 0\nmax_inflight_messages 1000",
+            )?;
             let messages: Vec<bytes::Bytes> = (0..1000u32).map(|n| vec![n as u8; 3140].into()).collect();
             println!("{:?}", bench::bare_subscriber(broker.port(), &messages, 100_000)?);
             Ok(())
