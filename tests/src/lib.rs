@@ -10,6 +10,7 @@ pub mod agent;
 pub mod bench;
 pub mod kafka;
 pub mod mosquitto;
+pub mod node;
 pub mod process;
 pub mod proxy;
 pub mod pty;

@@ -43,6 +43,26 @@ impl Stream {
 /// Which stream: `(node, boot, stream)`.
 pub type StreamId = (String, u64, u8);
 
+/// Drops records whose `ce_id` came before, as a consumer behind an at-least-once producer does; says how many.
+///
+/// # Errors
+/// When a record of the same id is not the same bytes.
+pub fn without_duplicates(records: Vec<KafkaRecord>) -> Result<(Vec<KafkaRecord>, usize)> {
+    let mut seen: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut unique = Vec::with_capacity(records.len());
+    let mut duplicates = 0;
+    for record in records {
+        if let Some(before) = seen.get(record.id()) {
+            ensure!(*before == record.value, "{} came twice with different bytes", record.id());
+            duplicates += 1;
+        } else {
+            seen.insert(record.id().to_owned(), record.value.clone());
+            unique.push(record);
+        }
+    }
+    Ok((unique, duplicates))
+}
+
 /// Puts the records of a raw topic together. A duplicate of the same `ce_id` is refused, as is a record whose key, id or
 /// bytes do not fit together, or a stream whose order in its partition is not the order of its samples.
 ///
