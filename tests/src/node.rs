@@ -69,7 +69,10 @@ impl Script {
     #[must_use]
     pub fn channel(&self, axis: usize) -> Vec<i32> {
         let len = usize::from(self.block_samples);
-        (0..self.blocks).flat_map(|seq| self.samples(seq)[axis * len..(axis + 1) * len].to_vec()).map(i32::from).collect()
+        (0..self.blocks)
+            .flat_map(|seq| self.samples(seq)[axis * len..(axis + 1) * len].to_vec())
+            .map(i32::from)
+            .collect()
     }
 
     /// Block `seq` on the wire.
@@ -96,7 +99,8 @@ impl Script {
             encoding: Encoding::Raw16,
         };
         let mut out = vec![0; wire::MESSAGE_LEN_MAX];
-        let len = wire::encode_block(&header, Samples::I16(&self.samples(seq)), &mut out).context("encode a block")?;
+        let len = wire::encode_block(&header, Samples::I16(&self.samples(seq)), &mut out)
+            .context("encode a block")?;
         Ok(Bytes::copy_from_slice(&out[..len]))
     }
 
@@ -217,8 +221,9 @@ impl Node {
     /// When it has not within `patience`.
     pub fn wait_acknowledged(&self, blocks: u32, patience: Duration) -> Result<()> {
         let what = format!("the gateway's ack of {blocks} blocks of {}", self.script.node);
-        wait::until(&what, patience, || Ok((self.acknowledged() >= blocks).then_some(())))
-            .with_context(|| format!("{} blocks are acknowledged, {} were sent", self.acknowledged(), self.sent()))
+        wait::until(&what, patience, || Ok((self.acknowledged() >= blocks).then_some(()))).with_context(
+            || format!("{} blocks are acknowledged, {} were sent", self.acknowledged(), self.sent()),
+        )
     }
 
     /// Waits until everything is acknowledged.
@@ -271,7 +276,12 @@ async fn play(script: &Script, client: &AsyncClient, state: &State) -> Result<()
 }
 
 /// Keeps the connection, announces the node at each, and takes the acks.
-async fn drive(script: &Script, client: &AsyncClient, mut events: rumqttc::v5::EventLoop, state: &State) -> Result<()> {
+async fn drive(
+    script: &Script,
+    client: &AsyncClient,
+    mut events: rumqttc::v5::EventLoop,
+    state: &State,
+) -> Result<()> {
     let level = format!("spindle/v1/site/machine/{}", script.node);
     let start_utc_ns = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
     loop {
@@ -280,7 +290,12 @@ async fn drive(script: &Script, client: &AsyncClient, mut events: rumqttc::v5::E
                 let filter = Filter::new(format!("{level}/ack"), QoS::AtLeastOnce);
                 client.try_subscribe_many([filter])?;
                 client.try_publish(format!("{level}/birth"), QoS::AtLeastOnce, true, script.birth()?)?;
-                client.try_publish(format!("{level}/time"), QoS::AtLeastOnce, false, script.time(start_utc_ns)?)?;
+                client.try_publish(
+                    format!("{level}/time"),
+                    QoS::AtLeastOnce,
+                    false,
+                    script.time(start_utc_ns)?,
+                )?;
                 state.connects.fetch_add(1, Ordering::SeqCst);
                 state.progress.notify_one();
             }

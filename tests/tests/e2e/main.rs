@@ -1,9 +1,16 @@
 //! End to end: the real `spindle` program between real Mosquitto and real Kafka. `tests/run` prepares what this needs.
 //! One test program, so that all its tests share one Kafka.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::disallowed_methods, reason = "outages last real time")]
+
+mod books;
 mod cli;
+mod demo;
 mod harness;
 mod json;
+mod listener;
+mod outages;
 mod schema;
 
 use spindle_tests::kafka::Kafka;

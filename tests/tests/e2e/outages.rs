@@ -69,8 +69,11 @@ fn a_cut_or_silent_link_to_the_broker_heals_without_loss() {
     let kafka = Kafka::shared().unwrap();
     let broker = Mosquitto::start("").unwrap();
     let link = Proxy::start(broker.port()).unwrap();
-    let config = crate::config(&link.address(), kafka, "cut", "")
-        .replacen("name = \"site\"", "name = \"site\"\nkeep_alive = \"2s\"", 1);
+    let config = crate::config(&link.address(), kafka, "cut", "").replacen(
+        "name = \"site\"",
+        "name = \"site\"\nkeep_alive = \"2s\"",
+        1,
+    );
     let mut agent = Agent::started(&config).unwrap();
     let node = Node::start(broker.port(), Script { pace_hz: Some(200), ..Script::new("n1", 1500) }).unwrap();
     for (acknowledged, silent) in [(200, false), (600, true), (1000, false)] {
@@ -114,7 +117,8 @@ fn two_boots_of_a_node_and_many_nodes_stay_apart() {
     let kafka = Kafka::shared().unwrap();
     let broker = Mosquitto::start("").unwrap();
     let mut agent = Agent::started(&crate::config(&broker.address(), kafka, "apart", "")).unwrap();
-    let start = |node: &str, boot| Node::start(broker.port(), Script { boot, ..Script::new(node, 100) }).unwrap();
+    let start =
+        |node: &str, boot| Node::start(broker.port(), Script { boot, ..Script::new(node, 100) }).unwrap();
     let nodes: Vec<_> = (0..5).map(|index| start(&format!("n{index}"), 1)).collect();
     let mut scripts: Vec<_> = nodes.into_iter().map(|node| node.finish(PATIENCE).unwrap()).collect();
     scripts.push(start("n0", 2).finish(PATIENCE).unwrap());
