@@ -187,12 +187,40 @@ impl Kafka {
         }
     }
 
+    /// A counter of the records of topics.
+    ///
+    /// # Errors
+    /// When no consumer can be made.
+    pub fn counter(&self) -> Result<Counter> {
+        Ok(Counter(self.consumer()?))
+    }
+
     /// A reader of `topic` from its start.
     ///
     /// # Errors
     /// When no consumer can be made.
     pub fn reader(&self, topic: &str) -> Result<Reader> {
         Ok(Reader { consumer: self.consumer()?, topic: topic.into(), next: Vec::new(), records: Vec::new() })
+    }
+}
+
+/// Counts the records of topics without reading them.
+pub struct Counter(BaseConsumer);
+
+impl Counter {
+    /// Records that `topic` holds now; 0 when there is no such topic yet.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn records(&self, topic: &str) -> Result<u64> {
+        let metadata = self.0.fetch_metadata(Some(topic), TIMEOUT)?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let mut records = 0;
+        for partition in (0i32..).take(partitions) {
+            let (start, end) = self.0.fetch_watermarks(topic, partition, TIMEOUT)?;
+            records += u64::try_from(end - start)?;
+        }
+        Ok(records)
     }
 }
 
@@ -216,6 +244,18 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Waits for the next record for at most `patience`, without keeping it.
+    ///
+    /// # Errors
+    /// When the topic's metadata cannot be read.
+    pub fn next(&mut self, patience: Duration) -> Result<Option<KafkaRecord>> {
+        if self.next.is_empty() && !self.assign()? {
+            std::thread::sleep(patience.min(Duration::from_millis(50)));
+            return Ok(None);
+        }
+        Ok(self.consumer.poll(patience).and_then(Result::ok).map(|message| to_record(&message)))
+    }
+
     /// Reads what is there now.
     ///
     /// # Errors

@@ -1,23 +1,32 @@
 //! The program behind `tests/bench`; see there.
 
 use anyhow::{Context, Result, bail};
-use spindle_tests::bench;
+use spindle_tests::bench::{self, Size};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args.as_slice() {
-        ["bare-subscriber", port, count] => bench::bare::subscribe(number(port)?, number(count)?),
-        ["bare"] => {
-            let broker = spindle_tests::mosquitto::Mosquitto::start(
-                "max_queued_messages 0\nmax_inflight_messages 1000",
-            )?;
-            let messages: Vec<bytes::Bytes> = (0..1000u32).map(|n| vec![n as u8; 3140].into()).collect();
-            println!("{:?}", bench::bare_subscriber(broker.port(), &messages, 100_000)?);
-            Ok(())
-        }
-        other => bail!("unknown arguments {other:?}"),
+    if let ["bare-subscriber", port, count] = args.as_slice() {
+        return bench::bare::subscribe(number(port)?, number(count)?);
     }
+    let mut size = Size { boards: 16, blocks: 160_000, real_time_boards: 4, real_time_seconds: 25 };
+    let mut json = false;
+    for arg in args {
+        match arg.split_once('=') {
+            None if arg == "--json" => json = true,
+            None if arg == "--quick" => (size.blocks, size.real_time_seconds) = (16_000, 10),
+            Some(("--boards", boards)) => size.boards = number(boards)?,
+            Some(("--blocks", blocks)) => size.blocks = number(blocks)?,
+            _ => bail!("unknown argument {arg:?}; there are --json, --quick, --boards=N, --blocks=N"),
+        }
+    }
+    let report = bench::run(size)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
