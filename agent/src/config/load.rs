@@ -1,0 +1,118 @@
+//! From text to a configuration, or to everything that is wrong with it.
+
+use super::check::check;
+use super::error::{ConfigErrors, Problem};
+use super::{Config, schema, walk};
+use std::path::Path;
+use toml::de::{DeTable, DeValue};
+
+/// Reads the configuration in the file at `path`. Relative paths in it stay relative to the process's folder.
+///
+/// # Errors
+/// Everything that is wrong, each with its line.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let file = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&text, &file),
+        Err(error) => {
+            let right = "`spindle init FILE` writes one to start from".to_owned();
+            let right = if error.kind() == std::io::ErrorKind::NotFound { right } else { String::new() };
+            let problem = Problem { line: 0, column: 0, at: String::new(), what: error.to_string(), right };
+            Err(ConfigErrors { file, problems: vec![problem] })
+        }
+    }
+}
+
+/// Reads the configuration in `text`; `file` names it in errors.
+///
+/// # Errors
+/// Everything that is wrong, each with its line.
+pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
+    let mut problems = Vec::new();
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        let byte = error.span().map_or(0, |span| span.start);
+        problems.push(problem(text, byte, String::new(), error.message().to_owned(), String::new()));
+    }
+    let document = document.into_inner();
+    // After a syntax error the rest of the document is a guess: what follows from it would mislead.
+    if syntax.is_empty() {
+        for difference in walk::differences(&document, &schema::of_config()) {
+            let walk::Difference { byte, at, what, right } = difference;
+            problems.push(problem(text, byte, at, what, right));
+        }
+    }
+    let config = match toml::from_str::<Config>(text) {
+        Ok(config) => Some(config),
+        Err(error) if problems.is_empty() => {
+            let byte = error.span().map_or(0, |span| span.start);
+            problems.push(problem(text, byte, String::new(), error.message().to_owned(), String::new()));
+            None
+        }
+        Err(_) => None,
+    };
+    if let Some(config) = &config {
+        check(config, &mut |at, what, right| {
+            problems.push(problem(text, locate(&document, &at), at, what, right));
+        });
+    }
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => {
+            problems.sort_by_key(|problem| (problem.line, problem.column));
+            problems.dedup();
+            Err(ConfigErrors { file: file.into(), problems })
+        }
+    }
+}
+
+fn problem(text: &str, byte: usize, at: String, what: String, right: String) -> Problem {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    Problem { line, column, at, what, right }
+}
+
+/// The byte at which the value of `at` (`source.mqtt[0].address`) stands; of a missing one, its nearest parent.
+fn locate(document: &DeTable<'_>, at: &str) -> usize {
+    let mut byte = 0;
+    let mut table = Some(document);
+    let mut rest = at;
+    while let (Some(here), false) = (table, rest.is_empty()) {
+        let (name, after) = first_name(rest);
+        let Some((key, value)) = here.iter().find(|(key, _)| key.get_ref() == name) else { break };
+        byte = key.span().start;
+        let mut value = value;
+        rest = after;
+        while let Some((index, after)) = first_index(rest) {
+            let DeValue::Array(items) = value.get_ref() else { break };
+            let Some(item) = items.get(index) else { break };
+            value = item;
+            byte = item.span().start;
+            rest = after;
+        }
+        rest = rest.strip_prefix('.').unwrap_or(rest);
+        table = match value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        };
+    }
+    byte
+}
+
+/// `a.b` → (`a`, `.b`); `"a.b".c` → (`a.b`, `.c`); `a[0].b` → (`a`, `[0].b`).
+fn first_name(path: &str) -> (&str, &str) {
+    if let Some(quoted) = path.strip_prefix('"')
+        && let Some((name, after)) = quoted.split_once('"')
+    {
+        return (name, after);
+    }
+    let end = path.find(['.', '[']).unwrap_or(path.len());
+    let (name, after) = path.split_at(end);
+    (name, after.strip_prefix('.').unwrap_or(after))
+}
+
+fn first_index(path: &str) -> Option<(usize, &str)> {
+    let (index, after) = path.strip_prefix('[')?.split_once(']')?;
+    Some((index.parse().ok()?, after))
+}

@@ -1,0 +1,231 @@
+//! What lies between: session, journal, pipeline, rules; and the log.
+
+use super::schema;
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Order, duplicates, clocks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Session {
+    /// Blocks per node that may wait for an earlier one.
+    pub reorder_blocks_max: usize,
+    /// How long they may wait.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "schema::DurationText")]
+    pub reorder_wait: Duration,
+    /// Most nodes known at a time; the longest silent one is forgotten first.
+    pub nodes_max: usize,
+    /// A node whose UTC differs from the gateway's by more is flagged.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "schema::DurationText")]
+    pub clock_error_max: Duration,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            reorder_blocks_max: 64,
+            reorder_wait: Duration::from_secs(2),
+            nodes_max: 10_000,
+            clock_error_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// The durable log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    /// Most disk space; the oldest segments are evicted, and counted, when it is reached.
+    #[schemars(with = "schema::SizeText")]
+    pub size_max: ByteSize,
+    /// Size at which a segment is closed.
+    #[schemars(with = "schema::SizeText")]
+    pub segment_size: ByteSize,
+    /// Most bytes in one commit.
+    #[schemars(with = "schema::SizeText")]
+    pub commit_bytes_max: ByteSize,
+    /// Longest wait for a fuller commit while others wait behind it; an idle gateway commits at once.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "schema::DurationText")]
+    pub commit_delay_max: Duration,
+    /// Bytes of the newest records kept in memory for live readers.
+    #[schemars(with = "schema::SizeText")]
+    pub tail_size: ByteSize,
+    /// `full` (default) or, for measurements only, `off`.
+    pub synchronous: Synchronous,
+}
+
+/// SQLite's synchronous setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Synchronous {
+    /// fsync at every commit: what the guarantees need.
+    Full,
+    /// No fsync: guarantees void; only to measure what they cost.
+    Off,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            size_max: ByteSize::gib(8),
+            segment_size: ByteSize::mib(256),
+            commit_bytes_max: ByteSize::mib(4),
+            commit_delay_max: Duration::from_millis(5),
+            tail_size: ByteSize::mib(64),
+            synchronous: Synchronous::Full,
+        }
+    }
+}
+
+/// From samples to features.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pipeline {
+    /// Length of a feature window; a whole number of samples is made of it at the nominal rate.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "schema::DurationText")]
+    pub window: Duration,
+    /// Velocity RMS band, Hz: lower and upper limit.
+    pub velocity_band_hz: [f64; 2],
+    /// Target rate of the downsampled signal, Hz; the largest whole decimation that keeps at least this rate is used.
+    pub downsample_hz: f64,
+    /// Length of the rollups of the downsampled signal.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "schema::DurationText")]
+    pub rollup: Duration,
+    /// Windows with less than this share of their samples give no features, only a quality record.
+    pub coverage_min: f64,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(1),
+            velocity_band_hz: [10.0, 1000.0],
+            downsample_hz: 100.0,
+            rollup: Duration::from_secs(1),
+            coverage_min: 0.5,
+        }
+    }
+}
+
+/// Anomaly score from robust baselines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Anomaly {
+    /// Whether scores are computed.
+    pub enabled: bool,
+    /// Windows of history that the median and MAD are taken over.
+    pub history_windows: usize,
+    /// Windows before the first score; until then a record says `learning`.
+    pub learning_windows: usize,
+}
+
+impl Default for Anomaly {
+    fn default() -> Self {
+        Self { enabled: true, history_windows: 600, learning_windows: 30 }
+    }
+}
+
+/// A limit on one feature.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitRule {
+    /// Unique name.
+    pub name: String,
+    /// Sensors, as `site/machine/sensor` with `*` for any.
+    #[serde(default = "default_any")]
+    pub sensor: String,
+    /// Axis letter or `*`.
+    #[serde(default = "default_star")]
+    pub axis: String,
+    /// Feature, such as `velocity_rms`, `acceleration_rms`, `peak`, `kurtosis`, `anomaly_score`.
+    pub feature: String,
+    /// Unit in which the limit is written; must be the feature's own.
+    pub unit: String,
+    /// Above this the alert is due.
+    pub above: f64,
+    /// How far below the limit the value must fall to clear it.
+    #[serde(default)]
+    pub deadband: f64,
+    /// How long the value must stay above, in event time.
+    #[serde(default = "default_on_delay", with = "humantime_serde")]
+    #[schemars(with = "schema::DurationText")]
+    pub on_delay: Duration,
+    /// Priority of the alert.
+    #[serde(default)]
+    pub severity: Severity,
+}
+
+/// Priority of an alert.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// For information.
+    Advisory,
+    /// Look soon.
+    #[default]
+    Warning,
+    /// Look now.
+    Alarm,
+}
+
+/// Features, rollups and alerts on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outputs {
+    /// Most bytes kept; the oldest features and rollups are evicted, and counted, when it is reached, alerts last.
+    #[schemars(with = "schema::SizeText")]
+    pub size_max: ByteSize,
+    /// Bytes of the newest records kept in memory for live readers.
+    #[schemars(with = "schema::SizeText")]
+    pub tail_size: ByteSize,
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        Self { size_max: ByteSize::gib(1), tail_size: ByteSize::mib(16) }
+    }
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter of tracing's.
+    pub level: String,
+    /// Lines for people, or JSON.
+    pub format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Human }
+    }
+}
+
+fn default_any() -> String {
+    "*/*/*".into()
+}
+fn default_star() -> String {
+    "*".into()
+}
+fn default_on_delay() -> Duration {
+    Duration::from_secs(3)
+}
