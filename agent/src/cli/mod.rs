@@ -3,7 +3,12 @@
 //! Exit codes: 0 done, and what was checked is right; 1 what was checked is not right (`validate`, `balance`, `demo`);
 //! 2 the command line is wrong; 3 it could not be done, the last line on standard error says what and where.
 
+pub mod balance;
 pub mod completions;
+pub mod init;
+pub mod place;
+pub mod tap;
+pub mod validate;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::IsTerminal;
@@ -74,6 +79,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Validate(validate::Args),
+    Init(init::Args),
+    Tap(tap::Args),
+    Balance(balance::Args),
     Completions(completions::Args),
 }
 
@@ -82,6 +91,10 @@ enum Verb {
 pub fn main() -> ExitCode {
     let Cli { verb, context: _context } = Cli::parse();
     let outcome = match verb {
+        Verb::Validate(args) => args.run(),
+        Verb::Init(args) => args.run(),
+        Verb::Tap(args) => args.run(),
+        Verb::Balance(args) => args.run(),
         Verb::Completions(args) => args.run(),
     };
     match outcome {
@@ -91,6 +104,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// "1 place is", "2 places are".
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A moment (UTC ns since 1970) in RFC 3339 with milliseconds.
+fn time_text(time_ns: i64) -> String {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(time_ns)).unwrap_or_default();
+    format!("{time:.3}")
 }
 
 impl Context {

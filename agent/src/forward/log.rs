@@ -1,7 +1,8 @@
 //! The two logs as lanes read them: records of the wanted kinds, everything else passed over.
 
+use crate::journal;
 use crate::outputs;
-use crate::record::{Output, OutputKind, RecordKind, SensorKey};
+use crate::record::{Output, OutputKind, Record, RecordKind, SensorKey};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -78,6 +79,36 @@ pub trait Log: Send {
     fn read(&mut self, from: u64, bytes_max: usize, items: &mut VecDeque<Item>) -> Result<Progress, String>;
 }
 
+/// The journal's records of some kinds as a lane's log.
+#[derive(Debug)]
+pub struct JournalLog {
+    reader: journal::JournalReader,
+    wanted: &'static [RecordKind],
+}
+
+impl JournalLog {
+    /// What `reader` gives, of the `wanted` kinds: of [`RecordKind::Block`], [`RecordKind::Json`] and
+    /// [`RecordKind::DeadLetter`].
+    #[must_use]
+    pub fn new(reader: journal::JournalReader, wanted: &'static [RecordKind]) -> Self {
+        Self { reader, wanted }
+    }
+}
+
+impl Log for JournalLog {
+    fn read(&mut self, from: u64, bytes_max: usize, items: &mut VecDeque<Item>) -> Result<Progress, String> {
+        match self.reader.read(from, bytes_max, Duration::ZERO).map_err(|error| error.to_string())? {
+            journal::Read::Batch(view) => {
+                items.extend(view.iter().filter_map(|record| journal_item(record, self.wanted)));
+                Ok(Progress::To(view.next()))
+            }
+            journal::Read::Idle => Ok(Progress::Idle),
+            journal::Read::Evicted { next } => Ok(Progress::Evicted(next)),
+            journal::Read::Closed => Ok(Progress::Closed),
+        }
+    }
+}
+
 /// The outputs of some kinds as a lane's log.
 #[derive(Debug)]
 pub struct OutputsLog {
@@ -114,9 +145,8 @@ fn output_item(output: Output) -> Item {
     Item { offset: id, key, time_ns, content: Content::Output { kind, ce_id, json } }
 }
 
-/// The content of a journal record when it is one that goes out as `wanted`.
-#[must_use]
-pub fn journal_item(record: &crate::record::Record, wanted: &[RecordKind]) -> Option<Item> {
+/// The record on its way out, when it is of a `wanted` kind.
+fn journal_item(record: &Record, wanted: &[RecordKind]) -> Option<Item> {
     if !wanted.contains(&record.kind) {
         return None;
     }

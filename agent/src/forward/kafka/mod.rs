@@ -12,10 +12,12 @@ pub use client::{check_property, check_secret_name};
 use super::cloudevents::Envelope;
 use super::cursor::CursorStore;
 use super::lane::{Decision, Fault, Lane};
-use super::log::{Item, Log, Progress};
+use super::log::{Item, JournalLog, Log, OutputsLog, Progress};
 use super::{Destination, ForwardError, LaneStats, Stats};
 use crate::clock::Clock;
 use crate::config::KafkaForward;
+use crate::journal::JournalReader;
+use crate::outputs::OutputReader;
 use client::{Producer, Reports};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseRecord;
@@ -51,6 +53,21 @@ pub struct Logs {
     pub alerts: Box<dyn Log>,
     /// Dead letters of the journal.
     pub dlq: Box<dyn Log>,
+}
+
+impl Logs {
+    /// The lanes' views of a journal and an outputs log.
+    #[must_use]
+    pub fn new(config: &KafkaForward, journal: &JournalReader, outputs: impl Fn() -> OutputReader) -> Self {
+        use crate::record::{OutputKind, RecordKind};
+        let of_journal = |wanted| Box::new(JournalLog::new(journal.clone(), wanted));
+        Self {
+            raw: config.raw.then(|| of_journal(&[RecordKind::Block, RecordKind::Json]) as Box<dyn Log>),
+            features: Box::new(OutputsLog::new(outputs(), &[OutputKind::Features, OutputKind::Rollup])),
+            alerts: Box::new(OutputsLog::new(outputs(), &[OutputKind::Alert])),
+            dlq: of_journal(&[RecordKind::DeadLetter]),
+        }
+    }
 }
 
 struct LaneRunner {
