@@ -99,15 +99,15 @@ impl Agent {
         Ok(())
     }
 
-    /// `spindle balance --json` on this gateway's folder, running or not.
+    /// `spindle balance --json` on this gateway's folder, running or not, balanced or not.
     ///
     /// # Errors
-    /// When the command fails or prints no JSON.
+    /// When the command prints no JSON.
     pub fn books(&self) -> Result<Books> {
         let mut command = Command::new(tools::spindle()?);
         command.args(["balance", "--json", "--config"]).arg(self.config());
-        let text = tools::output_of(&mut command)?;
-        serde_json::from_str(&text).with_context(|| format!("balance printed: {text}"))
+        let output = command.output().context("start spindle balance")?;
+        serde_json::from_slice(&output.stdout).with_context(|| format!("balance gave {output:?}"))
     }
 }
 

@@ -9,7 +9,9 @@ use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use spindle_common::id::{BootId, Seq, StreamId};
 use spindle_common::wire::messages::{ResetCause, StreamInfo, TimeSource};
-use spindle_common::wire::{self, Birth, BlockHeader, Encoding, Message, Samples, TimePair};
+use spindle_common::wire::{
+    self, Birth, BlockHeader, Encoding, Message, Samples, Status, StreamStatus, TimePair,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -136,6 +138,34 @@ impl Script {
         Ok(Bytes::copy_from_slice(&out[..len]))
     }
 
+    /// The node's own account when `sent` blocks are made, none of them lost.
+    fn status(&self, sent: u32, acknowledged: u32) -> Result<Bytes> {
+        let stream = StreamStatus {
+            stream: StreamId(0),
+            taken: u64::from(sent) * u64::from(self.block_samples),
+            lost_overrun: 0,
+            lost_ring: 0,
+            bus_errors: 0,
+            temperature_centi_c: i16::MIN,
+        };
+        let status = Status {
+            node: &self.node,
+            boot: BootId(self.boot),
+            tick: u64::from(sent) * u64::from(self.block_samples) * u64::from(TICK_HZ)
+                / u64::from(self.rate_hz),
+            oldest: Seq(acknowledged),
+            next: Seq(sent),
+            ring_used: 0,
+            dropped: 0,
+            resent: 0,
+            connects: 1,
+            streams: [stream].into_iter().collect(),
+        };
+        let mut out = vec![0; 512];
+        let len = status.encode(&mut out).context("encode a status")?;
+        Ok(Bytes::copy_from_slice(&out[..len]))
+    }
+
     fn time(&self, start_utc_ns: i64) -> Result<Bytes> {
         let pair = TimePair {
             node: &self.node,
@@ -226,11 +256,11 @@ impl Node {
         )
     }
 
-    /// Waits until everything is acknowledged.
+    /// Waits until everything is acknowledged. The node stays and repeats its account each second.
     ///
     /// # Errors
     /// When it is not within `patience`.
-    pub fn finish(self, patience: Duration) -> Result<Script> {
+    pub fn finish(&self, patience: Duration) -> Result<Script> {
         self.wait_acknowledged(self.script.blocks, patience)?;
         Ok(self.script.clone())
     }
@@ -249,6 +279,7 @@ impl Drop for Node {
 /// Sends blocks in order, up to the window, and again when nothing moves.
 async fn play(script: &Script, client: &AsyncClient, state: &State) -> Result<()> {
     let topic = format!("spindle/v1/{}/raw", script.key());
+    let status_topic = format!("spindle/v1/site/machine/{}/status", script.node);
     let (mut next, mut seen, mut connects) = (0, 0, 0);
     loop {
         if state.ended.load(Ordering::SeqCst) {
@@ -266,6 +297,10 @@ async fn play(script: &Script, client: &AsyncClient, state: &State) -> Result<()
                 tokio::time::sleep(Duration::from_secs(1) / pace_hz).await;
             }
             continue;
+        }
+        if next == script.blocks {
+            let status = script.status(next, acknowledged)?;
+            client.publish(&status_topic, QoS::AtLeastOnce, false, status).await?;
         }
         let waited = tokio::time::timeout(RESEND_AFTER, state.progress.notified()).await;
         if waited.is_err() && acknowledged == seen {

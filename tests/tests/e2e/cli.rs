@@ -1,6 +1,10 @@
 //! Each verb as a user types it: its help, its success, its error.
 
-use spindle_tests::agent::spindle;
+use spindle_tests::agent::{Verb, spindle};
+use spindle_tests::mosquitto::Mosquitto;
+use spindle_tests::node::{Node, Script};
+use spindle_tests::wait::PATIENCE;
+use spindle_tests::{process, tools};
 use std::process::Output;
 
 const VERBS: [&str; 9] =
@@ -40,4 +44,66 @@ fn completions_are_printed_for_each_shell() {
         let output = spindle(&["completions", shell]).unwrap();
         assert!(output.status.success() && text(&output).contains("spindle"), "{shell}: {}", text(&output));
     }
+}
+
+#[test]
+fn init_writes_a_configuration_that_validates_and_never_overwrites_one() {
+    let folder = process::folder("init").unwrap();
+    let file = folder.path().join("gateway.toml");
+    let file = file.to_str().unwrap();
+    let written = spindle(&["init", file]).unwrap();
+    assert!(written.status.success(), "{}", text(&written));
+    let valid = spindle(&["validate", file]).unwrap();
+    assert_eq!(valid.status.code(), Some(0), "{}", text(&valid));
+    let again = spindle(&["init", file]).unwrap();
+    assert_eq!(again.status.code(), Some(3));
+    assert!(text(&again).contains("exists already"), "{}", text(&again));
+}
+
+#[test]
+fn validate_names_every_error_with_its_line_and_what_would_be_right() {
+    let folder = process::folder("validate").unwrap();
+    let file = folder.path().join("bad.toml");
+    std::fs::write(&file, "[gateway]\nname = \"a b\"\ndatadir = \"x\"\n\n[journal]\nsize_max = \"lots\"\n")
+        .unwrap();
+    let output = spindle(&["validate", file.to_str().unwrap()]).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    for part in ["bad.toml:3:", "did you mean `data_dir`", "bad.toml:6:", "\"64 KiB\""] {
+        assert!(text(&output).contains(part), "{part:?} is not in: {}", text(&output));
+    }
+    let json = spindle(&["validate", "--json", file.to_str().unwrap()]).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(json["problems"].as_array().unwrap().iter().any(|problem| problem["line"] == 6), "{json}");
+}
+
+#[test]
+fn a_missing_configuration_is_named_by_each_verb_that_needs_one() {
+    for verb in ["run", "balance", "tap", "replay"] {
+        let output = spindle(&[verb, "--config", "/no/such/gateway.toml"]).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{verb}: {}", text(&output));
+        assert!(text(&output).contains("/no/such/gateway.toml"), "{verb}: {}", text(&output));
+    }
+}
+
+#[test]
+fn tap_shows_what_a_node_sends_to_a_broker() {
+    let broker = Mosquitto::start("").unwrap();
+    let tap =
+        Verb::start(&["tap", "--broker", &broker.address(), "--kind", "block", "--count", "5", "--json"])
+            .unwrap();
+    let _node =
+        Node::start(broker.port(), Script { pace_hz: Some(20), ..Script::new("tapped", 1000) }).unwrap();
+    let printed = tap.finish(PATIENCE).unwrap();
+    let lines: Vec<serde_json::Value> =
+        printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!(lines.len(), 5, "{printed}");
+    assert!(lines.iter().all(|line| line.to_string().contains("site/machine/tapped-acc")), "{printed}");
+}
+
+#[test]
+fn tap_says_which_broker_it_cannot_reach() {
+    let address = format!("127.0.0.1:{}", tools::free_port().unwrap());
+    let output = spindle(&["tap", "--broker", &address]).unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output).contains(&address), "{}", text(&output));
 }

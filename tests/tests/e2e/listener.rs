@@ -67,7 +67,8 @@ fn a_node_and_mosquitto_sub_use_the_listener_as_their_broker() {
     });
     assert_eq!(seen.unwrap(), r#"plant/lathe/spindle {"x": 1.5}"#);
 
-    let script = Node::start(port, Script::new("direct", 200)).unwrap().finish(PATIENCE).unwrap();
+    let node = Node::start(port, Script::new("direct", 200)).unwrap();
+    let script = node.finish(PATIENCE).unwrap();
     let enough = |records: &[_]| raw_blocks(records) >= 200;
     let records = kafka.read_until("direct.raw.v1", PATIENCE, enough).unwrap();
     let streams = raw::streams(&records).unwrap();

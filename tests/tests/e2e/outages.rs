@@ -120,8 +120,9 @@ fn two_boots_of_a_node_and_many_nodes_stay_apart() {
     let start =
         |node: &str, boot| Node::start(broker.port(), Script { boot, ..Script::new(node, 100) }).unwrap();
     let nodes: Vec<_> = (0..5).map(|index| start(&format!("n{index}"), 1)).collect();
-    let mut scripts: Vec<_> = nodes.into_iter().map(|node| node.finish(PATIENCE).unwrap()).collect();
-    scripts.push(start("n0", 2).finish(PATIENCE).unwrap());
+    let mut scripts: Vec<_> = nodes.iter().map(|node| node.finish(PATIENCE).unwrap()).collect();
+    let again = start("n0", 2);
+    scripts.push(again.finish(PATIENCE).unwrap());
     let blocks = 600;
     let records = kafka.read_until("apart.raw.v1", PATIENCE, |records| records.len() >= blocks).unwrap();
     let streams = raw::streams(&records).unwrap();
