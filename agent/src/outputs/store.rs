@@ -95,6 +95,15 @@ pub struct Commit {
     pub checkpoint: u64,
 }
 
+impl Commit {
+    /// Empties it, keeping its buffers.
+    pub fn clear(&mut self) {
+        self.outputs.clear();
+        self.sensors.clear();
+        self.alerts.clear();
+    }
+}
+
 /// What a restart needs.
 #[derive(Debug, Default)]
 pub struct Loaded {

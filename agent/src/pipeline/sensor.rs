@@ -1,0 +1,469 @@
+//! One sensor: from blocks to closed windows and rollups.
+
+use super::emit::Emit;
+use super::quality::{Repeats, flag};
+use super::rate::{Rate, RateEstimator};
+use super::settings::{Cut, Settings};
+use super::window::{Rollup, Window};
+use crate::record::record_flags;
+use serde::{Deserialize, Serialize};
+use spindle_common::dsp::{Decimator, Frame, LANES, Moments, Velocity, to_frames};
+use spindle_common::wire::block;
+
+/// Filters are designed anew, and settle again, when the measured rate has moved this far from the one they are made for.
+const REDESIGN_MIN: f64 = 0.005;
+
+/// Periods of the velocity band's lower edge until the filters have settled: the slowest poles of the third-order high-pass at
+/// 0.85 of the edge decay by e^(-0.85 pi) a period, so 0.00002 of a step is left.
+const SETTLE_PERIODS: f64 = 4.0;
+
+/// Samples that do not change for so long come from a sensor that is stuck.
+const STUCK_S: f64 = 0.25;
+
+/// ... but at least so many, for slow sensors and coarse ones.
+const STUCK_LEN_MIN: u64 = 32;
+
+/// Where a stream's samples come from; a change of it is a new run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Source {
+    Board { node: String, boot: u64, stream: u8 },
+    Json,
+}
+
+/// A [`Source`] that owns nothing: comparing it costs no allocation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SourceRef<'a> {
+    Board { node: &'a str, boot: u64, stream: u8 },
+    Json,
+}
+
+impl Source {
+    pub(crate) fn is(&self, other: SourceRef<'_>) -> bool {
+        match (self, other) {
+            (Self::Board { node, boot, stream }, SourceRef::Board { node: n, boot: b, stream: s }) => {
+                node == n && *boot == b && *stream == s
+            }
+            (Self::Json, SourceRef::Json) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What a record's samples look like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShapeRef<'a> {
+    pub(crate) source: SourceRef<'a>,
+    pub(crate) axes: usize,
+    pub(crate) rate_nominal_hz: f64,
+}
+
+impl ShapeRef<'_> {
+    fn to_shape(self) -> Shape {
+        let source = match self.source {
+            SourceRef::Board { node, boot, stream } => Source::Board { node: node.to_owned(), boot, stream },
+            SourceRef::Json => Source::Json,
+        };
+        Shape { source, axes: self.axes, rate_nominal_hz: self.rate_nominal_hz }
+    }
+}
+
+/// What a stream looks like; a change of it starts the windows anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    pub(crate) source: Source,
+    pub(crate) axes: usize,
+    pub(crate) rate_nominal_hz: f64,
+}
+
+/// Samples of one record, decoded.
+pub(crate) struct Input<'a> {
+    pub(crate) time_ns: i64,
+    pub(crate) record_flags: u16,
+    pub(crate) block_flags: u16,
+    pub(crate) first_sample: u64,
+    pub(crate) per_channel: usize,
+    pub(crate) rate_node_hz: f64,
+    /// Lowest and highest value that the sensor can give, m/s².
+    pub(crate) range: Option<[f32; 2]>,
+    /// m/s², planar.
+    pub(crate) planar: &'a mut [f32],
+}
+
+/// Filters over all channels, four at a time, since the last start or gap.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Filters {
+    /// Rate that they are designed for.
+    rate_hz: f64,
+    /// First sample that they saw.
+    since: u64,
+    /// First sample at which velocity counts.
+    settled_at: u64,
+    velocity: Vec<Velocity>,
+    decimators: Vec<Decimator>,
+}
+
+/// One run of one sensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Stream {
+    pub(crate) shape: Shape,
+    pub(crate) rate: RateEstimator,
+    /// Sample number and time of the newest block.
+    anchor: (u64, i64),
+    /// First sample not yet taken.
+    pub(crate) next_sample: u64,
+    /// End of the last window that was put out, for the count of samples missing before the next.
+    pub(crate) emitted_to: u64,
+    /// Samples that came too late since then.
+    late: u64,
+    filters: Option<Filters>,
+    repeats: Vec<Repeats>,
+    window: Window,
+    window_open: bool,
+    rollup: Rollup,
+    rollup_open: bool,
+}
+
+/// Buffers shared by all sensors of a pipeline.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) planar: Vec<f32>,
+    frames: [Vec<Frame>; 2],
+}
+
+impl Stream {
+    pub(crate) fn new(shape: &ShapeRef<'_>, first_sample: u64, cut: Cut, earlier: Option<Rate>) -> Self {
+        let axes = shape.axes;
+        Self {
+            rate: RateEstimator::new(shape.rate_nominal_hz, earlier),
+            shape: shape.to_shape(),
+            anchor: (first_sample, 0),
+            next_sample: first_sample,
+            // A stream that starts in mid-window has not lost what came before it.
+            emitted_to: first_sample / cut.window_len * cut.window_len,
+            late: 0,
+            filters: None,
+            repeats: vec![Repeats::default(); axes],
+            window: Window::new(0, 0, axes),
+            window_open: false,
+            rollup: Rollup::new(0, 0, axes),
+            rollup_open: false,
+        }
+    }
+
+    /// Whether samples of this shape go on with this stream.
+    pub(crate) fn is_of(&self, shape: &ShapeRef<'_>) -> bool {
+        self.shape.source.is(shape.source)
+            && self.shape.axes == shape.axes
+            && self.shape.rate_nominal_hz == shape.rate_nominal_hz
+    }
+
+    /// Whether the parts of a restored state fit each other, so that nothing can go out of bounds.
+    pub(crate) fn is_sound(&self) -> bool {
+        let axes = self.shape.axes;
+        let groups = axes.div_ceil(LANES);
+        (1..=spindle_common::wire::AXES_MAX).contains(&axes)
+            && self.shape.rate_nominal_hz.is_finite()
+            && self.shape.rate_nominal_hz > 0.0
+            && self.repeats.len() == axes
+            && self.window.moments.len() == axes
+            && self.window.saturated.len() == axes
+            && self.window.velocity.len() == groups
+            && self.rollup.moments.len() == axes
+            && self.rollup.downsampled.values.len() % axes == 0
+            && self
+                .filters
+                .as_ref()
+                .is_none_or(|f| f.velocity.len() <= groups && f.decimators.len() <= groups)
+    }
+
+    /// UTC of a sample, from the newest block and the measured rate.
+    pub(crate) fn time_of(&self, sample: u64, rate_hz: f64) -> i64 {
+        let (known, time_ns) = self.anchor;
+        let ahead = sample.cast_signed().wrapping_sub(known.cast_signed());
+        time_ns.saturating_add(libm::round(ahead as f64 * 1e9 / rate_hz) as i64)
+    }
+
+    /// The velocity band and the rate that the filters are designed for.
+    pub(crate) fn design(&self) -> Option<(Option<(f64, f64)>, f64)> {
+        let filters = self.filters.as_ref()?;
+        Some((filters.velocity.first().map(Velocity::band_hz), filters.rate_hz))
+    }
+
+    /// Takes a block's samples, closing every window and rollup that they complete.
+    pub(crate) fn take(&mut self, input: &mut Input<'_>, scratch: &mut Scratch, emit: &mut Emit<'_>) {
+        let cut = emit.settings.cut(self.shape.rate_nominal_hz);
+        let per_channel = input.per_channel as u64;
+        let end = input.first_sample.saturating_add(per_channel);
+        if input.record_flags & record_flags::LATE != 0 || end <= self.next_sample {
+            self.add_late(per_channel, emit);
+            return;
+        }
+        self.rate.observe(input.first_sample, input.time_ns, input.rate_node_hz, cut.window_len);
+        if input.first_sample > self.next_sample {
+            self.skip_to(input.first_sample, cut, emit);
+        }
+        self.anchor = (input.first_sample, input.time_ns);
+        let overlap = self.next_sample.saturating_sub(input.first_sample);
+        if overlap > 0 {
+            self.add_late(overlap, emit);
+        }
+        let mut non_finite = hold_non_finite(input.planar);
+        let groups = self.shape.axes.div_ceil(LANES);
+        for (group, frames) in scratch.frames.iter_mut().enumerate().take(groups) {
+            frames.resize(input.per_channel, [0.0; LANES]);
+            to_frames(input.planar, input.per_channel, group * LANES, frames);
+        }
+        let flags = flags_of(input, non_finite);
+        let mut at = overlap as usize;
+        while at < input.per_channel {
+            let sample = input.first_sample + at as u64;
+            self.open(sample, cut, emit.settings, scratch, at);
+            let window_end = (self.window.index + 1) * cut.window_len;
+            let rollup_end = (self.rollup.index + 1) * cut.rollup_len;
+            let stop = end.min(window_end).min(rollup_end);
+            let until = at + (stop - sample) as usize;
+            self.absorb(input, at..until, sample, scratch, cut);
+            self.window.flags |= flags;
+            self.rollup.flags |= flags;
+            self.window.non_finite += std::mem::take(&mut non_finite);
+            self.next_sample = stop;
+            at = until;
+            if stop == window_end {
+                self.close_window(cut, emit);
+            }
+            if stop == rollup_end {
+                self.close_rollup(cut, emit);
+            }
+        }
+    }
+
+    /// Notes that the samples up to `sample` will never come: closes what they complete and starts the filters anew.
+    pub(crate) fn skip_to(&mut self, sample: u64, cut: Cut, emit: &mut Emit<'_>) {
+        if sample <= self.next_sample {
+            return;
+        }
+        self.next_sample = sample;
+        self.filters = None;
+        self.repeats.iter_mut().for_each(Repeats::reset);
+        if self.window_open && sample >= (self.window.index + 1) * cut.window_len {
+            self.close_window(cut, emit);
+        }
+        if self.rollup_open && sample >= (self.rollup.index + 1) * cut.rollup_len {
+            self.close_rollup(cut, emit);
+        }
+    }
+
+    /// Puts out what is open: the run has ended.
+    pub(crate) fn finish(&mut self, emit: &mut Emit<'_>) {
+        let cut = emit.settings.cut(self.shape.rate_nominal_hz);
+        if self.window_open {
+            self.close_window(cut, emit);
+        }
+        if self.rollup_open {
+            self.close_rollup(cut, emit);
+        }
+    }
+
+    fn add_late(&mut self, samples: u64, emit: &mut Emit<'_>) {
+        self.late += samples;
+        emit.stats.late_samples += samples * self.shape.axes as u64;
+    }
+
+    fn open(&mut self, sample: u64, cut: Cut, settings: &Settings, scratch: &Scratch, at: usize) {
+        let rate_hz = self.rate.best().hz;
+        if !self.window_open {
+            let index = sample / cut.window_len;
+            let start_ns = self.time_of(index * cut.window_len, rate_hz);
+            self.window.reuse(index, start_ns);
+            self.window_open = true;
+            if self.filters.as_ref().is_some_and(|f| (rate_hz / f.rate_hz - 1.0).abs() > REDESIGN_MIN) {
+                self.filters = None;
+            }
+        }
+        if !self.rollup_open {
+            let index = sample / cut.rollup_len;
+            let start_ns = self.time_of(index * cut.rollup_len, rate_hz);
+            self.rollup.reuse(index, start_ns);
+            self.rollup_open = true;
+        }
+        if self.filters.is_none() {
+            self.filters = Some(Filters::start(sample, rate_hz, cut, settings, scratch, at, self.shape.axes));
+        }
+    }
+
+    fn absorb(
+        &mut self,
+        input: &Input<'_>,
+        range: std::ops::Range<usize>,
+        sample: u64,
+        scratch: &Scratch,
+        cut: Cut,
+    ) {
+        let rate_hz = self.rate.best().hz;
+        let stuck_len = ((STUCK_S * rate_hz) as u64).max(STUCK_LEN_MIN);
+        for axis in 0..self.shape.axes {
+            let start = axis * input.per_channel;
+            let samples = &input.planar[start + range.start..start + range.end];
+            let moments = Moments::of(samples);
+            if let Some([low, high]) = input.range
+                && (moments.min <= low || moments.max >= high)
+            {
+                let count = samples.iter().filter(|s| **s <= low || **s >= high).count() as u64;
+                self.window.saturated[axis] += count;
+                self.window.flags |= flag::SATURATED;
+                self.rollup.flags |= flag::SATURATED;
+            }
+            if self.repeats[axis].has_run_of(samples, stuck_len) {
+                self.window.stuck |= 1 << axis;
+                self.window.flags |= flag::STUCK;
+                self.rollup.flags |= flag::STUCK;
+            }
+            self.window.moments[axis].merge(&moments);
+            self.rollup.moments[axis].merge(&moments);
+        }
+        self.filter(range, sample, scratch, cut, rate_hz);
+    }
+
+    fn filter(
+        &mut self,
+        range: std::ops::Range<usize>,
+        sample: u64,
+        scratch: &Scratch,
+        cut: Cut,
+        rate_hz: f64,
+    ) {
+        let (known, known_ns) = self.anchor;
+        let axes = self.shape.axes;
+        let Some(filters) = &mut self.filters else { return };
+        let len = range.len();
+        let unsettled = filters.settled_at.saturating_sub(sample).min(len as u64) as usize;
+        for (velocity, (frames, sums)) in
+            filters.velocity.iter_mut().zip(scratch.frames.iter().zip(&mut self.window.velocity))
+        {
+            let frames = &frames[range.clone()];
+            velocity.energy(&frames[..unsettled]);
+            let energy = velocity.energy(&frames[unsettled..]);
+            for lane in 0..LANES {
+                sums[lane] += energy[lane];
+            }
+        }
+        self.window.settled += (len - unsettled) as u64;
+        let downsampled = &mut self.rollup.downsampled;
+        let since = filters.since;
+        let [first, second] = &scratch.frames;
+        let time_of = |centre: u64| {
+            let ahead = centre.cast_signed().wrapping_sub(known.cast_signed());
+            known_ns.saturating_add(libm::round(ahead as f64 * 1e9 / rate_hz) as i64)
+        };
+        match &mut filters.decimators[..] {
+            [one] => {
+                let delay = one.delay();
+                one.push(&first[range], |centre, frame| {
+                    if centre >= since + delay {
+                        let values = frame.into_iter().take(axes);
+                        downsampled.push(centre, cut.factor, time_of(centre), values, axes);
+                    }
+                });
+            }
+            [one, other] => {
+                // Both have the same factor and have seen the same samples: their outputs come at the same places.
+                let delay = one.delay();
+                let mut upper = Vec::new();
+                other.push(&second[range.clone()], |_, frame| upper.push(frame));
+                let mut upper = upper.into_iter();
+                one.push(&first[range], |centre, frame| {
+                    let above = upper.next().unwrap_or([f32::NAN; LANES]);
+                    if centre >= since + delay {
+                        let values = frame.into_iter().chain(above).take(axes);
+                        downsampled.push(centre, cut.factor, time_of(centre), values, axes);
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn close_window(&mut self, cut: Cut, emit: &mut Emit<'_>) {
+        let rate = self.rate.best();
+        let end = (self.window.index + 1) * cut.window_len;
+        let end_ns = self.time_of(end, rate.hz);
+        self.window.late = std::mem::take(&mut self.late);
+        emit.window(self, &self.window, cut, rate, end_ns);
+        self.emitted_to = end;
+        self.window_open = false;
+    }
+
+    fn close_rollup(&mut self, cut: Cut, emit: &mut Emit<'_>) {
+        let rate = self.rate.best();
+        let end_ns = self.time_of((self.rollup.index + 1) * cut.rollup_len, rate.hz);
+        emit.rollup(self, &self.rollup, cut, rate, end_ns);
+        self.rollup_open = false;
+    }
+}
+
+impl Filters {
+    fn start(
+        sample: u64,
+        rate_hz: f64,
+        cut: Cut,
+        settings: &Settings,
+        scratch: &Scratch,
+        at: usize,
+        axes: usize,
+    ) -> Self {
+        let [low_hz, high_hz] = settings.pipeline.velocity_band_hz;
+        let groups = axes.div_ceil(LANES);
+        let first = |group: usize| scratch.frames[group].get(at).copied().unwrap_or_default();
+        // A rate too low for the band leaves velocity out; so does a factor without a decimator.
+        let velocity = (0..groups).map_while(|group| {
+            let mut velocity = Velocity::new(low_hz, high_hz, rate_hz).ok()?;
+            velocity.settle(first(group).map(f64::from));
+            Some(velocity)
+        });
+        let decimators = (0..groups).map_while(|group| {
+            let mut decimator = Decimator::new(cut.factor).ok()?;
+            decimator.restart(sample, first(group));
+            Some(decimator)
+        });
+        let settle_len = libm::ceil(SETTLE_PERIODS / low_hz * rate_hz) as u64;
+        Self {
+            rate_hz,
+            since: sample,
+            settled_at: sample.saturating_add(settle_len),
+            velocity: velocity.collect(),
+            decimators: decimators.collect(),
+        }
+    }
+}
+
+/// Puts the value before it in the place of each sample that is not finite; returns how many there were.
+fn hold_non_finite(planar: &mut [f32]) -> u64 {
+    // One pass that the compiler vectorises: a sum of zeros stays zero unless something is infinite or NaN.
+    if planar.iter().map(|s| s * 0.0).sum::<f32>() == 0.0 {
+        return 0;
+    }
+    let mut count = 0;
+    let mut last = 0.0;
+    for sample in planar {
+        if sample.is_finite() {
+            last = *sample;
+        } else {
+            *sample = last;
+            count += 1;
+        }
+    }
+    count
+}
+
+fn flags_of(input: &Input<'_>, non_finite: u64) -> u16 {
+    let pairs = [
+        (input.record_flags & record_flags::CLOCK_ARRIVAL != 0, flag::CLOCK_ARRIVAL),
+        (input.record_flags & record_flags::CLOCK_DOUBTFUL != 0, flag::CLOCK_DOUBTFUL),
+        (input.block_flags & block::flags::OVERRUN != 0, flag::OVERRUN),
+        (input.block_flags & block::flags::SELF_TEST != 0, flag::SELF_TEST),
+        (input.block_flags & block::flags::RESTART != 0, flag::RESTART),
+        (input.block_flags & block::flags::SYNTHETIC != 0, flag::SYNTHETIC),
+        (non_finite > 0, flag::NON_FINITE),
+    ];
+    pairs.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, bit)| flags | bit)
+}

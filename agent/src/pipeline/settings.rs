@@ -1,0 +1,160 @@
+//! The configuration as the pipeline uses it, with the versions that results carry.
+
+use super::json;
+use crate::alert::Rule;
+use crate::config::Config;
+use std::time::Duration;
+
+/// Fewest samples of a window.
+const WINDOW_LEN_MIN: u64 = 16;
+
+/// Prime factors of the downsampling factor: what the decimator's stages can do.
+const FACTOR_PRIMES: [u64; 4] = [2, 3, 5, 7];
+
+/// Largest downsampling factor.
+const FACTOR_MAX: u64 = 256;
+
+/// Derived once from the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) pipeline: crate::config::Pipeline,
+    pub(crate) anomaly: crate::config::Anomaly,
+    pub(crate) rules: Vec<Rule>,
+    /// Version of everything that results depend on: in records and ids.
+    pub(crate) version: String,
+    /// Version of what the filters', windows' and rollups' state depends on.
+    pub(crate) signal_version: u64,
+    /// Version of what the baseline depends on.
+    pub(crate) baseline_version: u64,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &Config) -> Self {
+        let pipeline = serde_json::to_string(&config.pipeline).unwrap_or_default();
+        let anomaly = serde_json::to_string(&config.anomaly).unwrap_or_default();
+        let rules = serde_json::to_string(&config.rules).unwrap_or_default();
+        let signal_version = fnv1a(&[&pipeline]);
+        Self {
+            pipeline: config.pipeline.clone(),
+            anomaly: config.anomaly.clone(),
+            rules: config.rules.iter().filter_map(Rule::new).collect(),
+            version: format!("{:016x}", fnv1a(&[&pipeline, &anomaly, &rules])),
+            signal_version,
+            baseline_version: fnv1a(&[&pipeline, &anomaly]),
+        }
+    }
+
+    /// How a stream of this shape is cut.
+    pub(crate) fn cut(&self, rate_nominal_hz: f64) -> Cut {
+        let samples = |length: Duration| {
+            let samples = libm::round(length.as_secs_f64() * rate_nominal_hz) as u64;
+            samples.max(WINDOW_LEN_MIN)
+        };
+        Cut {
+            window_len: samples(self.pipeline.window),
+            rollup_len: samples(self.pipeline.rollup),
+            factor: downsampling_factor(rate_nominal_hz, self.pipeline.downsample_hz),
+        }
+    }
+}
+
+/// Lengths in samples, from the nominal rate, so that they never change within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) window_len: u64,
+    pub(crate) rollup_len: u64,
+    pub(crate) factor: u32,
+}
+
+/// Largest product of 2, 3, 5 and 7, at most 256, that leaves at least the target rate; a lone 7 is left out, since the last stage
+/// has a factor of 2, 3 or 5.
+fn downsampling_factor(rate_hz: f64, target_hz: f64) -> u32 {
+    let most = ((rate_hz / target_hz) as u64).clamp(1, FACTOR_MAX);
+    let smooth = |factor: &u64| {
+        let mut rest = *factor;
+        for prime in FACTOR_PRIMES {
+            while rest.is_multiple_of(prime) {
+                rest /= prime;
+            }
+        }
+        rest == 1 && (*factor == 1 || [2, 3, 5].iter().any(|prime| factor.is_multiple_of(*prime)))
+    };
+    (1..=most).rev().find(smooth).unwrap_or(1) as u32
+}
+
+/// FNV-1a, 64 bits, with a separator after each part. Names versions; guards nothing.
+fn fnv1a(parts: &[&str]) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
+}
+
+/// The static part of features records: what each value is.
+pub(crate) fn describe_measures(window_s: f64, velocity_band_hz: Option<(f64, f64)>, rate_hz: f64) -> String {
+    use std::fmt::Write;
+    let mut out = String::from("{");
+    for (i, feature) in super::FEATURES.iter().enumerate() {
+        let separator = if i == 0 { "" } else { "," };
+        let _ = write!(out, "{separator}\"{}\":{{\"unit\":\"{}\",\"band_hz\":", feature.name, feature.unit);
+        out.push_str(&band_of(feature.name, velocity_band_hz, rate_hz));
+        let _ = write!(out, ",\"detector\":\"{}\",\"window_s\":", feature.detector);
+        json::number_or_null(&mut out, Some(window_s as f32));
+        out.push_str(",\"averaging\":\"none\"}");
+    }
+    out.push('}');
+    out
+}
+
+/// The band that a feature covers, as a JSON array, or `null` where it has none.
+pub(crate) fn band_of(feature: &str, velocity_band_hz: Option<(f64, f64)>, rate_hz: f64) -> String {
+    let band = match feature {
+        "velocity_rms" => velocity_band_hz,
+        "mean" | "anomaly_score" => None,
+        _ => Some((0.0, rate_hz / 2.0)),
+    };
+    match band {
+        Some((low, high)) => format!("[{low},{high}]"),
+        None => "null".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_downsampling_factor_keeps_at_least_the_target_rate() {
+        assert_eq!(downsampling_factor(26_667.0, 100.0), 256);
+        assert_eq!(downsampling_factor(2000.0, 100.0), 20);
+        assert_eq!(downsampling_factor(50.0, 100.0), 1);
+        assert_eq!(downsampling_factor(700.0, 100.0), 6);
+        for target in 1..400 {
+            let factor = downsampling_factor(26_667.0, f64::from(target));
+            assert!(26_667.0 / f64::from(factor) >= f64::from(target));
+            assert!(spindle_common::dsp::Decimator::new(factor).is_ok(), "factor {factor}");
+        }
+    }
+
+    #[test]
+    fn windows_are_whole_numbers_of_samples_at_the_nominal_rate() {
+        let settings = Settings::new(&crate::pipeline::tests::config());
+        assert_eq!(settings.cut(26_667.0), Cut { window_len: 26_667, rollup_len: 26_667, factor: 256 });
+        assert_eq!(settings.cut(0.5).window_len, WINDOW_LEN_MIN);
+    }
+
+    #[test]
+    fn every_part_of_the_configuration_that_matters_changes_the_version() {
+        let config = crate::pipeline::tests::config();
+        let version = |config: &Config| Settings::new(config).version;
+        let mut other = config.clone();
+        other.pipeline.downsample_hz = 50.0;
+        assert_ne!(version(&config), version(&other));
+        let mut other = config.clone();
+        other.anomaly.history_windows = 3;
+        assert_ne!(version(&config), version(&other));
+        let mut other = config.clone();
+        other.log.level = "debug".into();
+        assert_eq!(version(&config), version(&other));
+    }
+}
