@@ -1,1 +1,22 @@
-#![no_std]
+//! Spindle's sensor node: everything but pins, `no_std`, static memory, generic over `embedded-hal-async`,
+//! `embedded-io-async` and embassy-time. A board's binary gives it a sensor bus, an interrupt pin, a way to dial the
+//! gateway and a place for the ring.
+//!
+//! A sample walks it like this: a [`sensor`] driver reads its FIFO; [`acquire`] makes planar blocks and encodes them into
+//! the [`ring`]; [`uplink`] decides what to send when, and its shell sends it over a [`transport`]; a block leaves the ring
+//! when the gateway has said that it is durable, or when the full ring drops its oldest (counted).
+//!
+//! The feature `host` adds virtual boards: the same core with modelled chips, many in one process.
+#![cfg_attr(not(any(test, feature = "host")), no_std)]
+
+pub mod acquire;
+pub mod clock;
+pub mod command;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod node;
+pub mod ring;
+pub mod sensor;
+pub mod supervise;
+pub mod transport;
+pub mod uplink;

@@ -1,0 +1,96 @@
+//! Builds planar blocks from frames.
+
+use crate::sensor::Sample;
+use spindle_common::wire::block::flags;
+
+/// Builds planar blocks in a buffer of `axes * block_samples` samples.
+#[derive(Debug)]
+pub struct BlockBuilder<'b, S> {
+    planar: &'b mut [S],
+    axes: usize,
+    block_samples: usize,
+    filled: usize,
+    first_sample: u64,
+    flags: u16,
+    /// Values at the ends of the sensor's range.
+    ends: (i32, i32),
+}
+
+impl<'b, S: Sample> BlockBuilder<'b, S> {
+    /// A builder in this buffer; blocks have `block_samples` samples per channel, or as many as fit the buffer.
+    pub fn new(planar: &'b mut [S], axes: u8, block_samples: u16, bits: u8) -> Self {
+        let axes = usize::from(axes.max(1));
+        let block_samples = usize::from(block_samples.max(1)).min(planar.len() / axes);
+        let half = 1i32 << (u32::from(bits.clamp(2, 24)) - 1);
+        Self { planar, axes, block_samples, filled: 0, first_sample: 0, flags: 0, ends: (-half, half - 1) }
+    }
+
+    /// Adds one frame. Returns true when the block is full: take it with [`BlockBuilder::seal`] before the next.
+    pub fn push(&mut self, frame: &[S]) -> bool {
+        for (axis, &sample) in frame.iter().enumerate().take(self.axes) {
+            let value = sample.value();
+            if value <= self.ends.0 || value >= self.ends.1 {
+                self.flags |= flags::SATURATED;
+            }
+            if let Some(place) = self.planar.get_mut(axis * self.block_samples + self.filled) {
+                *place = sample;
+            }
+        }
+        self.filled += 1;
+        self.filled >= self.block_samples
+    }
+
+    /// Hands out first index, samples per channel, flags and planar samples, if there are any, and starts the next block
+    /// behind them.
+    pub fn seal<R>(&mut self, take: impl FnOnce(u64, u16, u16, &[S]) -> R) -> Option<R> {
+        if self.filled == 0 {
+            return None;
+        }
+        // A block sealed early is closed up, so that its channels follow each other.
+        if self.filled < self.block_samples {
+            for axis in 1..self.axes {
+                let from = axis * self.block_samples;
+                self.planar.copy_within(from..from + self.filled, axis * self.filled);
+            }
+        }
+        let frames = u16::try_from(self.filled).unwrap_or(u16::MAX);
+        let samples = self.planar.get(..self.axes * self.filled)?;
+        let result = take(self.first_sample, frames, self.flags, samples);
+        self.first_sample += self.filled as u64;
+        (self.filled, self.flags) = (0, 0);
+        Some(result)
+    }
+
+    /// Skips samples that the sensor took but that were lost, and flags the next block. Seal first.
+    pub fn skip(&mut self, lost: u64, flag: u16) {
+        self.first_sample += lost;
+        self.flags |= flag;
+    }
+
+    /// Index of the next sample.
+    #[must_use]
+    pub const fn next_sample(&self) -> u64 {
+        self.first_sample + self.filled as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_sealed_early_is_planar_without_holes() {
+        let mut planar = [0i16; 12];
+        let mut builder = BlockBuilder::new(&mut planar, 3, 4, 16);
+        for frame in [[1, 2, 3], [4, 5, 6], [7, 8, 9]] {
+            assert!(!builder.push(&frame));
+        }
+        let sealed = builder.seal(|first, frames, flags, samples| (first, frames, flags, samples.to_vec()));
+        assert_eq!(sealed, Some((0, 3, 0, vec![1, 4, 7, 2, 5, 8, 3, 6, 9])));
+        builder.skip(10, flags::OVERRUN);
+        assert!(!builder.push(&[i16::MAX, 0, 0]));
+        let sealed = builder.seal(|first, frames, flags, _| (first, frames, flags));
+        assert_eq!(sealed, Some((13, 1, flags::OVERRUN | flags::SATURATED)));
+        assert!(builder.seal(|_, _, _, _| ()).is_none());
+    }
+}

@@ -1,0 +1,449 @@
+//! One virtual board: the core's tasks around modelled sensors and a real socket or serial port.
+
+use super::io::{SerialDial, TcpDial};
+use super::playback::{End, Player};
+use super::tap::{Feed, From, Switches, Tap};
+use super::timebase::HostTime;
+use super::{HostError, Source, VirtualBoard, VirtualSensor, Way, workers};
+use crate::acquire;
+use crate::clock::{TICK_HZ, UtcPair, UtcSource};
+use crate::node::{Facts, Held, Node, WhenFull, axes, boot_id};
+use crate::sensor::iis3dwb::model::Model;
+use crate::sensor::signal::Spindle;
+use crate::sensor::iis3dwb::{Config, FullScale, Iis3dwb, RATE_NOMINAL_MHZ};
+use crate::transport::mqtt::{Mqtt, Setup, TOPIC_LEN_MAX};
+use crate::transport::serial::Serial;
+use crate::uplink::session::{Exit, Session};
+use crate::uplink::{self, Uplink};
+use embassy_futures::join::join3;
+use embassy_futures::select::{Either3, select, select3};
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_time::{Duration, Timer};
+use parking_lot::Mutex;
+use spindle_common::id::{BootId, StreamId};
+use spindle_common::wire::block::flags;
+use spindle_common::wire::messages::{ResetCause, TimeSource};
+use spindle_common::wire::{Offline, StreamInfo, StreamStatus, block_len_max, frame};
+use core::cell::Cell;
+use core::pin::Pin;
+use core::task::Poll;
+use std::boxed::Box;
+use std::rc::Rc;
+use std::string::String;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::vec::Vec;
+
+/// Most blocks in a virtual board's ring.
+const RING_BLOCKS: usize = 1024;
+
+/// Room for messages that are not blocks.
+const SMALL_MESSAGE_LEN: usize = 1024;
+
+type HostNode<'a> = Node<'a, NoopRawMutex, Box<[u8]>, RING_BLOCKS>;
+
+/// How often the counters are copied out.
+const COUNTERS_EVERY: Duration = Duration::from_millis(50);
+
+/// A virtual board shares the host's clock; this covers the time between two reads of it.
+const UTC_ERROR_NS: u32 = 50_000;
+
+/// What a board is told from outside: run; end the sensors; say goodbye; end at once. Each includes those before it.
+const RUN: u8 = 0;
+const STOP: u8 = 1;
+const LEAVE: u8 = 2;
+const KILL: u8 = 3;
+
+/// Counters of a running board, copied out twenty times a second and at its end.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counters {
+    /// Per stream.
+    pub streams: Vec<StreamStatus>,
+    /// The uplink's.
+    pub uplink: uplink::Counters,
+    /// Blocks that the full ring dropped.
+    pub dropped: u32,
+    /// Blocks sealed since boot.
+    pub sealed: u32,
+    /// Blocks that the gateway has acknowledged.
+    pub acked: u32,
+    /// Whether the link is up.
+    pub connected: bool,
+    /// Every sensor has ended and every sample of it is in a block.
+    pub sampled_out: bool,
+}
+
+impl Counters {
+    /// Whether everything sealed was acknowledged and nothing more will be sealed.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.sampled_out && self.acked == self.sealed
+    }
+}
+
+/// How a board ended.
+#[derive(Debug, Clone)]
+pub struct Drained {
+    /// The last counters.
+    pub counters: Counters,
+    /// Whether the gateway acknowledged every block.
+    pub complete: bool,
+}
+
+struct Shared {
+    order: tokio::sync::watch::Sender<u8>,
+    counters: Mutex<Counters>,
+    switches: Arc<Switches>,
+    ended: tokio::sync::watch::Sender<bool>,
+}
+
+/// A virtual board that runs. Dropping it ends it at once, as pulling its plug would.
+pub struct Board {
+    node: String,
+    boot: BootId,
+    taps: Vec<Arc<Tap>>,
+    shared: Arc<Shared>,
+}
+
+impl VirtualBoard {
+    /// Starts the board on one of this module's threads.
+    ///
+    /// # Errors
+    /// When its facts cannot be a node's.
+    pub fn start(self) -> Result<Board, HostError> {
+        self.check()?;
+        let boot = self.boot.map_or_else(draw_boot, BootId);
+        let taps: Vec<_> = self.sensors.iter().map(|_| Tap::new(self.tap)).collect();
+        let shared = Arc::new(Shared {
+            order: tokio::sync::watch::Sender::new(RUN),
+            counters: Mutex::default(),
+            switches: Arc::new(Switches::default()),
+            ended: tokio::sync::watch::Sender::new(false),
+        });
+        let board = Board { node: self.node.clone(), boot, taps: taps.clone(), shared: shared.clone() };
+        workers::spawn(Box::new(move || Box::pin(run(self, boot, taps, shared))))?;
+        Ok(board)
+    }
+}
+
+impl Board {
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// This run's boot id.
+    #[must_use]
+    pub const fn boot(&self) -> BootId {
+        self.boot
+    }
+
+    /// What sensor number `stream` has produced.
+    #[must_use]
+    pub fn tap(&self, stream: usize) -> Option<&Arc<Tap>> {
+        self.taps.get(stream)
+    }
+
+    /// Samples per channel that all sensors have produced together.
+    #[must_use]
+    pub fn produced(&self) -> u64 {
+        self.taps.iter().map(|tap| tap.produced()).sum()
+    }
+
+    /// Counters, at most a tenth of a second old.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.counters.lock().clone()
+    }
+
+    /// Cuts the link (true) or mends it: an open connection breaks without a goodbye, none can be made.
+    pub fn cut_link(&self, cut: bool) {
+        self.shared.switches.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Asks the sensors to end. The board goes on sending; see [`Board::drain`].
+    pub fn stop(&self) {
+        self.shared.tell(STOP);
+    }
+
+    /// Ends the sensors and waits until every block is acknowledged, or until the timeout; then disconnects in order.
+    pub async fn drain(self, timeout: std::time::Duration) -> Drained {
+        self.stop();
+        // What is left undone after a timeout shows in the counters.
+        let _ = within(timeout, self.wait_complete()).await;
+        self.shared.tell(LEAVE);
+        let mut ended = self.shared.ended.subscribe();
+        let _ = within(std::time::Duration::from_secs(2), ended.wait_for(|ended| *ended)).await;
+        let counters = self.counters();
+        Drained { complete: counters.is_complete(), counters }
+    }
+
+    /// Waits until the sensors have ended by themselves (see `stop_after`) and every block is acknowledged.
+    pub async fn wait_complete(&self) {
+        while !self.counters().is_complete() {
+            Timer::after(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// [`Board::drain`] for callers without an async runtime.
+    pub fn drain_blocking(self, timeout: std::time::Duration) -> Drained {
+        embassy_futures::block_on(self.drain(timeout))
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.shared.tell(KILL);
+    }
+}
+
+/// Embassy's timer works under any runtime, tokio's only under its own.
+async fn within<F: Future>(timeout: std::time::Duration, future: F) -> Option<F::Output> {
+    let timeout = Duration::from_micros(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4));
+    embassy_time::with_timeout(timeout, future).await.ok()
+}
+
+/// The host's clock as a node's UTC: tick 0 of the board was at `utc_start_ns`.
+struct HostUtc<'t> {
+    time: &'t HostTime,
+    zero: u64,
+    utc_start_ns: i64,
+    error_ns: u32,
+}
+
+impl UtcSource for HostUtc<'_> {
+    fn pair(&mut self) -> Option<UtcPair> {
+        let tick = self.time.newest().max(self.zero);
+        let since = i64::try_from(u128::from(tick - self.zero) * 1_000_000_000 / u128::from(TICK_HZ)).ok()?;
+        let utc_ns = self.utc_start_ns.checked_add(since)?;
+        Some(UtcPair { tick, utc_ns, error_ns: self.error_ns, source: TimeSource::Host })
+    }
+}
+
+fn draw_boot() -> BootId {
+    use std::hash::{BuildHasher, RandomState};
+    boot_id(RandomState::new().hash_one(std::process::id()), 0)
+}
+
+fn utc_now_ns() -> i64 {
+    #[allow(clippy::disallowed_methods, reason = "a virtual board's UTC is the host's")]
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn stream_info(index: usize, sensor: &VirtualSensor) -> StreamInfo<'_> {
+    let stream = StreamId(u8::try_from(index).unwrap_or(u8::MAX));
+    let (block_samples, encoding) = (sensor.block_samples, sensor.encoding);
+    match &sensor.source {
+        Source::Spindle(_) | Source::Frames { .. } => StreamInfo {
+            stream,
+            sensor: &sensor.name,
+            model: "iis3dwb",
+            axes: "xyz",
+            rate_nominal_mhz: RATE_NOMINAL_MHZ,
+            scale: FullScale::G4.scale(),
+            bits: 16,
+            block_samples,
+            encoding,
+        },
+        Source::Playback(playback) => StreamInfo {
+            stream,
+            sensor: &sensor.name,
+            model: "recording",
+            axes: playback.axes(),
+            rate_nominal_mhz: playback.rate_mhz(),
+            scale: playback.scale(),
+            bits: playback.bits(),
+            block_samples,
+            encoding,
+        },
+    }
+}
+
+async fn run(spec: VirtualBoard, mut boot: BootId, taps: Vec<Arc<Tap>>, shared: Arc<Shared>) {
+    while run_once(&spec, boot, &taps, &shared).await == Exit::Reboot {
+        boot = draw_boot();
+    }
+    shared.ended.send_replace(true);
+}
+
+async fn run_once(spec: &VirtualBoard, boot: BootId, taps: &[Arc<Tap>], shared: &Shared) -> Exit {
+    let streams = spec.sensors.iter().enumerate().map(|(index, sensor)| stream_info(index, sensor)).collect();
+    let facts = Facts {
+        site: &spec.site,
+        machine: &spec.machine,
+        node: &spec.node,
+        board: &spec.board,
+        firmware: env!("CARGO_PKG_VERSION"),
+        boot,
+        reset_cause: ResetCause::PowerOn,
+        last_panic: "",
+        streams,
+    };
+    let node: HostNode<'_> = Node::new(facts, std::vec![0; spec.ring_bytes].into_boxed_slice());
+    let newest = Rc::new(Cell::new(0));
+    let sampled_out = Cell::new(false);
+    let sampling = async {
+        let tasks = spec.sensors.iter().zip(taps).enumerate().map(|(index, (sensor, tap))| {
+            let stream = StreamId(u8::try_from(index).unwrap_or(u8::MAX));
+            let time = HostTime::new(spec.speed, newest.clone());
+            Box::pin(sample(sensor, stream, &node, time, tap.clone(), shared)) as Pin<Box<dyn Future<Output = ()> + '_>>
+        });
+        join_all(tasks.collect()).await;
+        sampled_out.set(true);
+        core::future::pending::<()>().await;
+    };
+    let watching = async {
+        loop {
+            copy_counters(&node, sampled_out.get(), shared);
+            Timer::after(COUNTERS_EVERY).await;
+        }
+    };
+    let leaving = async {
+        shared.until(LEAVE).await;
+        node.leave();
+        core::future::pending::<()>().await;
+    };
+    let background = join3(sampling, watching, leaving);
+    let time = HostTime::new(spec.speed, newest.clone());
+    let ended = select3(background, uplink_task(spec, &node, &time, shared), shared.until(KILL)).await;
+    copy_counters(&node, sampled_out.get(), shared);
+    match ended {
+        Either3::Second(exit) => exit,
+        Either3::First(_) | Either3::Third(()) => Exit::Left,
+    }
+}
+
+impl Shared {
+    /// Orders only grow stronger.
+    fn tell(&self, order: u8) {
+        self.order.send_if_modified(|now| {
+            let stronger = order > *now;
+            *now = order.max(*now);
+            stronger
+        });
+    }
+
+    async fn until(&self, order: u8) {
+        // Fails only when the sender is gone, and the sender is in `self`.
+        let _ = self.order.subscribe().wait_for(|now| *now >= order).await;
+    }
+}
+
+fn copy_counters(node: &HostNode<'_>, sampled_out: bool, shared: &Shared) {
+    let Held { oldest, next } = node.held();
+    let (uplink, connected) = node.uplink_counters();
+    let dropped = node.dropped();
+    let streams = (0..node.facts.streams.len()).filter_map(|index| node.counters(StreamId(u8::try_from(index).ok()?)));
+    *shared.counters.lock() = Counters {
+        streams: streams.collect(),
+        uplink,
+        dropped,
+        sealed: next.0,
+        acked: oldest.0.wrapping_sub(dropped),
+        connected,
+        sampled_out,
+    };
+}
+
+async fn join_all(mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {
+    core::future::poll_fn(|context| {
+        tasks.retain_mut(|task| task.as_mut().poll(context).is_pending());
+        if tasks.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// One sensor: samples until it ends by itself or is told to.
+async fn sample(
+    sensor: &VirtualSensor,
+    stream: StreamId,
+    node: &HostNode<'_>,
+    time: HostTime,
+    tap: Arc<Tap>,
+    shared: &Shared,
+) {
+    let options = acquire::Options {
+        stream,
+        when_full: if matches!(time, HostTime::OnDemand { .. }) { WhenFull::Wait } else { WhenFull::DropOldest },
+        flags: flags::SYNTHETIC,
+        supervisor: None,
+    };
+    let from = match &sensor.source {
+        Source::Spindle(spindle) => From::Spindle(Spindle { rate_hz: sensor.true_rate_hz(), ..*spindle }.start()),
+        Source::Frames { frames, repeat } => From::Frames { frames: frames.clone(), at: 0, repeat: *repeat },
+        Source::Playback(playback) => {
+            let end = End::default();
+            let mut player = Player::new(playback.clone(), &time, tap, sensor.rate_error, &end).stop_after(sensor.stop_after);
+            let mut planar = std::vec![0i32; usize::from(sensor.block_samples) * playback.axes().len()];
+            let sampling = acquire::run(node, &mut player, &time, &mut planar, options);
+            let ending = halt_when(node, stream, shared, || end.ask(), end.drained());
+            select(sampling, ending).await;
+            return;
+        }
+    };
+    let model = Model::new(Feed { from, left: sensor.stop_after, tap }, &time, sensor.rate_error);
+    let mut driver = Iis3dwb::new(model.spi(), model.int1(), &time, Config::default());
+    let mut planar = std::vec![0i16; usize::from(sensor.block_samples) * 3];
+    let sampling = acquire::run(node, &mut driver, &time, &mut planar, options);
+    let ending = halt_when(node, stream, shared, || model.end(), model.drained());
+    select(sampling, ending).await;
+}
+
+/// Told to stop, the source ends; when it has ended and everything was read from it, the sampling task seals and ends.
+async fn halt_when(
+    node: &HostNode<'_>,
+    stream: StreamId,
+    shared: &Shared,
+    end: impl FnOnce(),
+    drained: impl Future<Output = ()>,
+) {
+    let stopping = async {
+        shared.until(STOP).await;
+        end();
+        core::future::pending::<()>().await;
+    };
+    select(stopping, drained).await;
+    node.halt(stream);
+    core::future::pending::<()>().await;
+}
+
+async fn uplink_task(spec: &VirtualBoard, node: &HostNode<'_>, time: &HostTime, shared: &Shared) -> Exit {
+    let lens = node.facts.streams.iter().map(|info| block_len_max(axes(info).into(), info.block_samples.into(), info.encoding));
+    let message_len = lens.max().unwrap_or(0).max(SMALL_MESSAGE_LEN);
+    let mut scratch = std::vec![0; message_len];
+    let config = uplink::Config { window: spec.window, ..uplink::Config::default() };
+    let mut uplink = Uplink::new(config, node.facts.boot);
+    let mut utc = HostUtc {
+        time,
+        zero: time.zero(),
+        utc_start_ns: spec.utc_start_ns.unwrap_or_else(utc_now_ns),
+        error_ns: UTC_ERROR_NS,
+    };
+    let mut session = Session { node, time, scratch: &mut scratch, supervisor: None };
+    match &spec.way {
+        Some(Way::Mqtt { address, login }) => {
+            let dial = TcpDial { address: address.clone(), switches: shared.switches.clone() };
+            let (mut rx, mut offline) = ([0; 512], [0; 128]);
+            let mut tx = std::vec![0; 8 * (message_len + TOPIC_LEN_MAX + 16) + 512];
+            let will = Offline { node: node.facts.node, boot: node.facts.boot };
+            let will_len = will.encode(&mut offline).unwrap_or(0);
+            let login = login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
+            let setup = Setup { rx: &mut rx, tx: &mut tx, offline: &offline[..will_len], login };
+            match Mqtt::new(dial, &node.facts, setup, message_len) {
+                Ok(mut mqtt) => session.run(&mut uplink, &mut mqtt, &mut utc).await,
+                // Names and sizes were checked before; a credential that is too long can still be refused.
+                Err(_) => core::future::pending().await,
+            }
+        }
+        Some(Way::Serial { device, baud }) => {
+            let dial = SerialDial { device: device.clone(), baud: *baud, switches: shared.switches.clone() };
+            let mut frame = std::vec![0; frame::len_max(message_len)];
+            let mut serial = Serial::new(dial, &mut frame);
+            session.run(&mut uplink, &mut serial, &mut utc).await
+        }
+        None => Exit::Left,
+    }
+}

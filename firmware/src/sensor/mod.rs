@@ -1,0 +1,108 @@
+//! Sensors: one trait, one module per chip with its driver and a register-level model of the chip.
+
+pub mod iis3dwb;
+pub mod signal;
+
+use spindle_common::wire::Samples;
+
+/// A sample as a sensor's FIFO gives it: 16 bits, or up to 24 in 32.
+pub trait Sample: Copy + Default + PartialEq + core::fmt::Debug + 'static {
+    /// Planar samples of this type, for the block encoder.
+    fn planar(samples: &[Self]) -> Samples<'_>;
+    /// The value.
+    fn value(self) -> i32;
+}
+
+impl Sample for i16 {
+    fn planar(samples: &[Self]) -> Samples<'_> {
+        Samples::I16(samples)
+    }
+
+    fn value(self) -> i32 {
+        i32::from(self)
+    }
+}
+
+impl Sample for i32 {
+    fn planar(samples: &[Self]) -> Samples<'_> {
+        Samples::I32(samples)
+    }
+
+    fn value(self) -> i32 {
+        self
+    }
+}
+
+/// What a configured sensor delivers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SensorInfo {
+    /// The sensor's type: a file in `hardware-configs/sensors`.
+    pub model: &'static str,
+    /// Channels.
+    pub axes: u8,
+    /// Bits of the converter.
+    pub bits: u8,
+    /// Nominal sample rate, mHz.
+    pub rate_nominal_mhz: u32,
+    /// Sample rate that the part's own trim register promises, mHz; 0 when it has none.
+    pub rate_trimmed_mhz: u32,
+    /// m/s² per count.
+    pub scale: f32,
+}
+
+/// Consecutive frames (one sample per channel each) out of a sensor's FIFO.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Frames that [`Sensor::drain`] will hand out.
+    pub frames: usize,
+    /// Frames lost between the previous batch and this one.
+    pub lost: u64,
+    /// The FIFO overran before this batch. `lost` can be 0 even then, when the chip says so but its timestamps do not.
+    pub overrun: bool,
+    /// Tick at which the last frame of this batch was the newest in the chip; absent when it was not.
+    pub newest_tick: Option<u64>,
+    /// Call [`Sensor::fetch`] again at once: more is waiting.
+    pub more: bool,
+}
+
+/// Result of a sensor's self-test.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SelfTest {
+    /// Whether each axis moved by an amount inside the datasheet's limits.
+    pub passed: bool,
+    /// How far each axis moved, m/s².
+    pub moved: [f32; 3],
+    /// The limits, m/s².
+    pub limits: [f32; 2],
+}
+
+/// A sensor with a FIFO. `fetch` and `drain` alternate, so a batch goes from the bus buffer to the block without a copy
+/// in between.
+#[allow(async_fn_in_trait, reason = "tasks of one board run on one executor and need no Send")]
+pub trait Sensor {
+    /// Type of its samples.
+    type Sample: Sample;
+    /// What can go wrong on its bus.
+    type Error: core::fmt::Debug;
+
+    /// What it delivers; complete after [`Sensor::configure`].
+    fn info(&self) -> SensorInfo;
+
+    /// Checks that it is the right chip, resets and starts it. The sample count starts again at the first frame after.
+    async fn configure(&mut self) -> Result<(), Self::Error>;
+
+    /// Waits until the FIFO has reached its watermark.
+    async fn wait(&mut self) -> Result<(), Self::Error>;
+
+    /// Reads what the FIFO holds into the driver's buffer.
+    async fn fetch(&mut self) -> Result<Batch, Self::Error>;
+
+    /// Hands out the frames of the last batch, oldest first, one slice of one sample per channel each.
+    fn drain(&mut self, frame: impl FnMut(&[Self::Sample]));
+
+    /// Runs the datasheet's self-test. Sampling stops for it; call [`Sensor::configure`] afterwards.
+    async fn self_test(&mut self) -> Result<SelfTest, Self::Error>;
+
+    /// Temperature in 0.01 °C, when the sensor has one.
+    async fn temperature(&mut self) -> Result<Option<i16>, Self::Error>;
+}
