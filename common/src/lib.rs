@@ -8,4 +8,5 @@ extern crate std;
 
 pub mod dsp;
 pub mod id;
+pub mod time;
 pub mod wire;
