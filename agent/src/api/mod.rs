@@ -1,1 +1,3 @@
-//! To come.
+//! What the gateway tells about itself.
+
+pub mod metrics;

@@ -1,1 +1,725 @@
-//! To come.
+//! From messages to records: who sent it, was it here before, is something missing, when was it taken. A state machine
+//! without I/O: it takes messages and a time, and gives records to commit and, after the commit, what to acknowledge.
+
+mod books;
+mod dead;
+pub mod json;
+mod node;
+#[cfg(test)]
+mod tests;
+
+use crate::api::metrics;
+use crate::clock::Now;
+use crate::config::{self, JsonMapping};
+use crate::journal::{JsonState, Key, State, Stateful};
+use crate::record::{Record, RecordKind, SensorKey, record_flags};
+use crate::source::topic::{self, Channel};
+use crate::source::{Incoming, Outgoing, SourceId, Token};
+use books::{Books, Slot};
+use bytes::Bytes;
+use json::Mapping;
+use node::{Item, Node, What};
+use spindle_common::id::{BootId, Seq};
+use spindle_common::wire::{self, Message};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+/// A node that goes on for this many reorder waits without sending what is missing is not waited for any longer.
+const GIVE_UP_WAITS: u64 = 15;
+/// Topics whose meaning is remembered; when there are more, all are worked out anew.
+const ROUTES_MAX: usize = 65_536;
+/// Messages of a JSON sensor that are remembered to know one that comes again.
+const RECENT_MAX: usize = 32;
+/// Sensors per node that the books keep apart.
+const SENSORS_PER_NODE: usize = wire::STREAMS_MAX;
+/// Where dead letters go whose topic gives no key.
+const UNKNOWN: &str = "unknown";
+
+/// Splits a session into what its parts work with and the nodes, so that both can be borrowed at once.
+macro_rules! context {
+    ($session:ident, $source:expr, $now:expr, $work:expr) => {{
+        let source_name = $session.sources.get(usize::from($source.0)).map_or("", String::as_str);
+        let ctx = Context {
+            books: &mut $session.books,
+            work: &mut *$work,
+            now: $now,
+            config: &$session.config,
+            metrics: &$session.metrics.session,
+            source_name,
+        };
+        (ctx, &mut $session.nodes)
+    }};
+}
+
+/// What a batch of messages came to.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// To be committed.
+    pub records: Vec<Record>,
+    /// To be acknowledged once the records are committed.
+    pub release: Vec<Token>,
+}
+
+/// A message for a node, and the source that it is to go through.
+#[derive(Debug)]
+pub struct ToNode {
+    /// The way to the node.
+    pub source: SourceId,
+    /// The message.
+    pub message: Outgoing,
+}
+
+/// What the parts work with.
+struct Context<'a> {
+    books: &'a mut Books,
+    work: &'a mut Work,
+    now: Now,
+    config: &'a config::Session,
+    metrics: &'a metrics::Session,
+    source_name: &'a str,
+}
+
+impl Context<'_> {
+    fn release(&mut self, token: Option<Token>) {
+        self.work.release.extend(token);
+    }
+
+    fn push(
+        &mut self,
+        kind: RecordKind,
+        key: Arc<SensorKey>,
+        time_ns: i64,
+        flags: u16,
+        first_sample: u64,
+        body: Bytes,
+    ) {
+        self.work.records.push(node::record(kind, key, time_ns, flags, first_sample, self.now.utc_ns, body));
+    }
+
+    fn dead(&mut self, reason: &str, key: Arc<SensorKey>, topic: Option<&[u8]>, payload: &[u8]) {
+        self.metrics.dead_letters.increment();
+        tracing::debug!(%key, reason, "refused");
+        let body = dead::body(reason, self.source_name, topic, payload, self.now.utc_ns);
+        self.push(RecordKind::DeadLetter, key, self.now.utc_ns, 0, 0, body);
+    }
+}
+
+/// What a topic means.
+#[derive(Debug, Clone)]
+enum Route {
+    /// A board's; with the node that published there last.
+    Board { topic: topic::Topic, node: Option<(Arc<str>, usize)> },
+    /// Another maker's sensor's.
+    Json { mapping: usize, sensor: usize },
+    /// None that is known.
+    Refused { key: Arc<SensorKey>, reason: Arc<str> },
+}
+
+#[derive(Debug)]
+struct JsonSensor {
+    key: Arc<SensorKey>,
+    slot: Slot,
+    next_sample: u64,
+    recent: VecDeque<u64>,
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub struct Session {
+    config: config::Session,
+    mappings: Vec<Mapping>,
+    metrics: Arc<metrics::Metrics>,
+    sources: Vec<String>,
+    books: Books,
+    nodes: Vec<Option<Node>>,
+    by_key: HashMap<Arc<SensorKey>, usize>,
+    /// Nodes of a serial line, by their name: a line carries no topics.
+    serial: HashMap<(SourceId, String), usize>,
+    json: Vec<JsonSensor>,
+    json_by_key: HashMap<Arc<SensorKey>, usize>,
+    routes: HashMap<Bytes, Route>,
+    /// Nodes with something held.
+    holding: BTreeSet<usize>,
+    /// Nodes to be acknowledged after the commit.
+    touched: BTreeSet<usize>,
+    changed_nodes: BTreeSet<usize>,
+    changed_json: BTreeSet<usize>,
+    forgotten: Vec<Key>,
+    /// Serial lines that are to be asked for their birth.
+    ask: BTreeSet<(SourceId, String)>,
+    unknown: Arc<SensorKey>,
+}
+
+impl Session {
+    /// Sessions that go on from `state`. `sources` are the names of the sources, by their ids.
+    #[must_use]
+    pub fn new(
+        config: &config::Session,
+        mappings: &[JsonMapping],
+        sources: Vec<String>,
+        state: State,
+        metrics: Arc<metrics::Metrics>,
+    ) -> Self {
+        let unknown: Arc<str> = UNKNOWN.into();
+        let mut session = Self {
+            config: config.clone(),
+            mappings: mappings.iter().map(Mapping::new).collect(),
+            metrics,
+            sources,
+            books: Books::new(config.nodes_max.saturating_mul(SENSORS_PER_NODE)),
+            nodes: Vec::new(),
+            by_key: HashMap::new(),
+            serial: HashMap::new(),
+            json: Vec::new(),
+            json_by_key: HashMap::new(),
+            routes: HashMap::new(),
+            holding: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            changed_nodes: BTreeSet::new(),
+            changed_json: BTreeSet::new(),
+            forgotten: Vec::new(),
+            ask: BTreeSet::new(),
+            unknown: Arc::new(SensorKey { site: unknown.clone(), machine: unknown.clone(), sensor: unknown }),
+        };
+        session.books.restore(state.books);
+        for sensor in state.json {
+            let slot = session.books.slot(&sensor.key.0);
+            session.json_by_key.insert(sensor.key.0.clone(), session.json.len());
+            let recent = sensor.recent.into();
+            session.json.push(JsonSensor {
+                key: sensor.key.0,
+                slot,
+                next_sample: sensor.next_sample,
+                recent,
+            });
+        }
+        for node in state.nodes {
+            let node = Node::restore(node, &mut session.books);
+            session.by_key.insert(node.key.clone(), session.nodes.len());
+            session.nodes.push(Some(node));
+        }
+        session.metrics.session.nodes.set(session.by_key.len() as u64);
+        session
+    }
+
+    /// Takes a message.
+    pub fn take(&mut self, incoming: Incoming, now: Now, work: &mut Work) {
+        let Some(name) = incoming.topic.clone() else {
+            return self.take_wire(incoming, None, None, now, work);
+        };
+        let route = match self.routes.get(&name) {
+            Some(route) => route.clone(),
+            None => self.route(&name),
+        };
+        match route {
+            Route::Board { topic, node } => self.take_wire(incoming, Some(topic), node, now, work),
+            Route::Json { mapping, sensor } => self.take_json(&incoming, mapping, sensor, now, work),
+            Route::Refused { key, reason } => self.refuse(&incoming, key, &reason, now, work),
+        }
+    }
+
+    /// Lets go what has been held too long.
+    pub fn expire(&mut self, now: Now, work: &mut Work) {
+        for index in self.holding.clone() {
+            let (mut ctx, nodes) = context!(self, SourceId(u16::MAX), now, work);
+            let Some(node) = nodes.get_mut(index).and_then(Option::as_mut) else { continue };
+            let records = ctx.work.records.len();
+            if !node.expire(&mut ctx) {
+                self.holding.remove(&index);
+            }
+            if work.records.len() > records {
+                self.changed_nodes.insert(index);
+                self.touched.insert(index);
+            }
+        }
+        self.count_held();
+    }
+
+    /// When [`Session::expire`] has something to do, monotonic ns.
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        let wait_ns = u64::try_from(self.config.reorder_wait.as_nanos()).unwrap_or(u64::MAX);
+        let nodes = self.holding.iter().filter_map(|index| self.nodes.get(*index)?.as_ref());
+        nodes.filter_map(|node| node.deadline_ns(wait_ns)).min()
+    }
+
+    /// The acknowledgements that are due now that everything taken is committed, and questions to nodes not known.
+    pub fn to_nodes(&mut self) -> Vec<ToNode> {
+        let mut messages = Vec::new();
+        for index in std::mem::take(&mut self.touched) {
+            let Some(node) = self.nodes.get(index).and_then(Option::as_ref) else { continue };
+            for (boot, next) in node.wanted() {
+                let ack = wire::Ack { node: &node.key.sensor, boot, next };
+                messages.extend(to_node(
+                    node.origin,
+                    topic::to_node(&node.key, "ack"),
+                    |out| ack.encode(out),
+                    false,
+                ));
+            }
+        }
+        for (source, node) in std::mem::take(&mut self.ask) {
+            let command = wire::Command { node: &node, id: 0, request: wire::messages::Request::Report };
+            messages.extend(to_node(source, String::new(), |out| command.encode(out), true));
+        }
+        messages
+    }
+
+    fn route(&mut self, name: &Bytes) -> Route {
+        if self.routes.len() >= ROUTES_MAX {
+            self.routes.clear();
+        }
+        let route = self.work_out(name);
+        // A copy of its own: the message's bytes would keep the source's buffer alive.
+        self.routes.insert(Bytes::copy_from_slice(name), route.clone());
+        route
+    }
+
+    fn work_out(&mut self, name: &Bytes) -> Route {
+        let refused =
+            |key: &Arc<SensorKey>, reason: String| Route::Refused { key: key.clone(), reason: reason.into() };
+        let Ok(text) = std::str::from_utf8(name) else {
+            return refused(&self.unknown, "topic is no UTF-8 text".into());
+        };
+        if topic::is_ours(text) {
+            return match topic::parse(text) {
+                Ok(topic) => Route::Board { topic, node: None },
+                Err(reason) => refused(&self.unknown, reason),
+            };
+        }
+        for (mapping, found) in
+            self.mappings.iter().enumerate().map(|(index, mapping)| (index, mapping.key(text)))
+        {
+            match found {
+                Some(Ok(key)) => {
+                    return match self.json_sensor(key) {
+                        Some(sensor) => Route::Json { mapping, sensor },
+                        None => refused(&self.unknown, "too many JSON sensors".into()),
+                    };
+                }
+                Some(Err(reason)) => return refused(&self.unknown, reason),
+                None => {}
+            }
+        }
+        refused(&self.unknown, "no mapping covers the topic".into())
+    }
+
+    fn json_sensor(&mut self, key: Arc<SensorKey>) -> Option<usize> {
+        if let Some(index) = self.json_by_key.get(&key) {
+            return Some(*index);
+        }
+        if self.json.len() >= self.config.nodes_max.saturating_mul(SENSORS_PER_NODE) {
+            return None;
+        }
+        let slot = self.books.slot(&key);
+        self.json_by_key.insert(key.clone(), self.json.len());
+        self.json.push(JsonSensor { key, slot, next_sample: 0, recent: VecDeque::new() });
+        Some(self.json.len() - 1)
+    }
+
+    fn take_json(&mut self, incoming: &Incoming, mapping: usize, sensor: usize, now: Now, work: &mut Work) {
+        let (mut ctx, _) = context!(self, incoming.source, now, work);
+        let (Some(mapping), Some(sensor_state)) = (self.mappings.get(mapping), self.json.get_mut(sensor))
+        else {
+            return;
+        };
+        ctx.release(incoming.token);
+        let decoded = match mapping.decode(&incoming.payload) {
+            Ok(decoded) => decoded,
+            Err(reason) => {
+                ctx.books.change(sensor_state.slot, |book| {
+                    book.rejected_messages = book.rejected_messages.saturating_add(1);
+                });
+                return ctx.dead(
+                    &reason,
+                    sensor_state.key.clone(),
+                    incoming.topic.as_deref(),
+                    &incoming.payload,
+                );
+            }
+        };
+        let samples = decoded.samples as u64;
+        let digest = digest(&incoming.payload);
+        if incoming.redelivered && sensor_state.recent.contains(&digest) {
+            ctx.metrics.duplicates.increment();
+            ctx.books
+                .change(sensor_state.slot, |book| book.duplicate = book.duplicate.saturating_add(samples));
+            return;
+        }
+        if sensor_state.recent.len() >= RECENT_MAX {
+            sensor_state.recent.pop_front();
+        }
+        sensor_state.recent.push_back(digest);
+        let first_sample = sensor_state.next_sample;
+        sensor_state.next_sample = first_sample.saturating_add(samples);
+        ctx.books.change(sensor_state.slot, |book| book.accepted = book.accepted.saturating_add(samples));
+        ctx.metrics.samples.add(samples);
+        let (time_ns, flags) = match decoded.time_ns {
+            Some(time_ns) => {
+                let off_ns = i128::from(time_ns) - i128::from(now.utc_ns);
+                let wild = off_ns.unsigned_abs() > self.config.clock_error_max.as_nanos();
+                (time_ns, if wild { record_flags::CLOCK_DOUBTFUL } else { 0 })
+            }
+            None => (now.utc_ns, record_flags::CLOCK_ARRIVAL),
+        };
+        let key = sensor_state.key.clone();
+        ctx.push(RecordKind::Json, key, time_ns, flags, first_sample, incoming.payload.clone());
+        self.changed_json.insert(sensor);
+    }
+
+    fn refuse(&mut self, incoming: &Incoming, key: Arc<SensorKey>, reason: &str, now: Now, work: &mut Work) {
+        let (mut ctx, _) = context!(self, incoming.source, now, work);
+        ctx.release(incoming.token);
+        ctx.dead(reason, key, incoming.topic.as_deref(), &incoming.payload);
+    }
+
+    fn take_wire(
+        &mut self,
+        incoming: Incoming,
+        topic: Option<topic::Topic>,
+        known: Option<(Arc<str>, usize)>,
+        now: Now,
+        work: &mut Work,
+    ) {
+        let payload = incoming.payload.clone();
+        let message = match wire::decode(&payload) {
+            Ok(message) => message,
+            Err(error) => {
+                let key = topic.map_or_else(|| self.unknown.clone(), |topic| topic.key);
+                return self.refuse(&incoming, key, &error.to_string(), now, work);
+            }
+        };
+        if let Some(topic) = &topic
+            && let Err(reason) = fits(&message, topic)
+        {
+            return self.refuse(&incoming, topic.key.clone(), &reason, now, work);
+        }
+        let Some(name) = node_name(&message) else {
+            let key = topic.map_or_else(|| self.unknown.clone(), |topic| topic.key);
+            return self.refuse(&incoming, key, "only the gateway sends acks and commands", now, work);
+        };
+        let index = match known {
+            Some((known, index)) if *known == *name && self.nodes.get(index).is_some_and(Option::is_some) => {
+                index
+            }
+            _ => match self.find_node(&incoming, topic.as_ref(), name, &message, now, work) {
+                Some(index) => index,
+                None => return,
+            },
+        };
+        self.deliver(index, incoming, topic, &message, now, work);
+    }
+
+    /// The message's node, made if it is new; `None` when it cannot be known yet.
+    fn find_node(
+        &mut self,
+        incoming: &Incoming,
+        topic: Option<&topic::Topic>,
+        name: &str,
+        message: &Message<'_>,
+        now: Now,
+        work: &mut Work,
+    ) -> Option<usize> {
+        if let Some(topic) = topic {
+            let key = SensorKey { sensor: name.into(), ..(*topic.key).clone() };
+            let index = self.node(Arc::new(key), incoming.source, now, work);
+            if let Some(topic_name) = &incoming.topic
+                && let Some(Route::Board { node, .. }) = self.routes.get_mut(topic_name)
+            {
+                *node = Some((name.into(), index));
+            }
+            return Some(index);
+        }
+        let line = (incoming.source, name.to_owned());
+        if let Message::Birth(birth) = message {
+            let Ok(key) = topic::key(birth.site, birth.machine, name) else {
+                self.refuse(
+                    incoming,
+                    self.unknown.clone(),
+                    "site or machine of the birth is no name",
+                    now,
+                    work,
+                );
+                return None;
+            };
+            let index = self.node(Arc::new(key), incoming.source, now, work);
+            if self.serial.len() >= self.config.nodes_max {
+                self.serial.clear();
+            }
+            self.serial.insert(line, index);
+            return Some(index);
+        }
+        let known = self.serial.get(&line).copied();
+        let known = known.filter(|index| self.nodes.get(*index).is_some_and(Option::is_some));
+        if known.is_none() {
+            // It keeps what is not acknowledged, and sends it again after its birth.
+            self.metrics.session.before_birth.increment();
+            work.release.extend(incoming.token);
+            if self.ask.len() < self.config.nodes_max {
+                self.ask.insert(line);
+            }
+        }
+        known
+    }
+
+    /// Index of a node by its key, made if it is new; the longest silent one makes room.
+    fn node(&mut self, key: Arc<SensorKey>, origin: SourceId, now: Now, work: &mut Work) -> usize {
+        if let Some(index) = self.by_key.get(&key) {
+            return *index;
+        }
+        let index = if self.by_key.len() >= self.config.nodes_max.max(1) {
+            self.forget_longest_silent(now, work)
+        } else {
+            None
+        };
+        let mut node = Node::new(key.clone(), origin);
+        node.seen_ns = now.mono_ns;
+        self.forgotten.retain(|forgotten| forgotten.0 != key);
+        let index = match index {
+            Some(index) => index,
+            None => {
+                self.nodes.push(None);
+                self.nodes.len() - 1
+            }
+        };
+        if let Some(place) = self.nodes.get_mut(index) {
+            *place = Some(node);
+        }
+        self.by_key.insert(key, index);
+        self.metrics.session.nodes.set(self.by_key.len() as u64);
+        index
+    }
+
+    fn forget_longest_silent(&mut self, now: Now, work: &mut Work) -> Option<usize> {
+        let seen =
+            self.nodes.iter().enumerate().filter_map(|(index, node)| Some((node.as_ref()?.seen_ns, index)));
+        let (_, index) = seen.min()?;
+        let (mut ctx, nodes) = context!(self, SourceId(u16::MAX), now, work);
+        let mut node = nodes.get_mut(index)?.take()?;
+        node.forget(&mut ctx);
+        self.metrics.session.nodes_forgotten.increment();
+        tracing::debug!(node = %node.key, "forgotten: too many nodes");
+        self.by_key.remove(&node.key);
+        for set in [&mut self.holding, &mut self.touched, &mut self.changed_nodes] {
+            set.remove(&index);
+        }
+        self.serial.retain(|_, known| *known != index);
+        // Routes may point at the place that another node takes now.
+        self.routes.clear();
+        self.forgotten.push(Key(node.key));
+        Some(index)
+    }
+
+    /// Hands a message to its node.
+    fn deliver(
+        &mut self,
+        index: usize,
+        incoming: Incoming,
+        topic: Option<topic::Topic>,
+        message: &Message<'_>,
+        now: Now,
+        work: &mut Work,
+    ) {
+        let (mut ctx, nodes) = context!(self, incoming.source, now, work);
+        let Some(node) = nodes.get_mut(index).and_then(Option::as_mut) else { return };
+        node.origin = incoming.source;
+        node.seen_ns = now.mono_ns;
+        self.touched.insert(index);
+        self.changed_nodes.insert(index);
+        if let Some((boot, stream)) = place(message) {
+            let key = match topic {
+                Some(topic) => Some(topic.key),
+                None => node.stream_key(boot, stream),
+            };
+            let Some(key) = key else {
+                ctx.metrics.before_birth.increment();
+                ctx.release(incoming.token);
+                self.ask.insert((incoming.source, node.key.sensor.to_string()));
+                return;
+            };
+            if let Some(item) = item(message, key, &incoming) {
+                node.take(boot, item, &mut ctx);
+            }
+            if node.held() > 0 {
+                self.holding.insert(index);
+            } else {
+                self.holding.remove(&index);
+            }
+            let held = ctx.metrics;
+            if !self.holding.is_empty() || held.held.get() > 0 {
+                self.count_held();
+            }
+            return;
+        }
+        ctx.release(incoming.token);
+        let mut time_ns = now.utc_ns;
+        match message {
+            Message::Birth(birth) => {
+                node.birth(birth, &mut ctx);
+                let digest = wire::crc32c(&incoming.payload);
+                if node.birth.replace(digest) == Some(digest) {
+                    return;
+                }
+            }
+            Message::Status(status) => {
+                node.status(status, &mut ctx);
+                time_ns = node.utc_ns(status.boot, status.tick).unwrap_or(time_ns);
+            }
+            Message::TimePair(pair) => {
+                node.time(pair, &mut ctx);
+                time_ns = node.utc_ns(pair.boot, pair.tick).unwrap_or(time_ns);
+            }
+            _ => {}
+        }
+        let key = node.key.clone();
+        ctx.push(RecordKind::Node, key, time_ns, 0, 0, incoming.payload);
+    }
+
+    fn count_held(&self) {
+        let nodes = self.holding.iter().filter_map(|index| self.nodes.get(*index)?.as_ref());
+        self.metrics.session.held.set(nodes.map(|node| node.held() as u64).sum());
+    }
+}
+
+impl Stateful for Session {
+    fn changes(&self) -> State {
+        let nodes = self.changed_nodes.iter().filter_map(|index| self.nodes.get(*index)?.as_ref());
+        let json = self.changed_json.iter().filter_map(|index| self.json.get(*index));
+        State {
+            nodes: nodes.map(Node::state).collect(),
+            json: json.map(JsonSensor::state).collect(),
+            books: self.books.changes(),
+            forgotten: self.forgotten.clone(),
+        }
+    }
+
+    fn committed(&mut self) {
+        self.changed_nodes.clear();
+        self.changed_json.clear();
+        self.books.committed();
+        self.forgotten.clear();
+    }
+
+    fn snapshot(&self) -> State {
+        State {
+            nodes: self.nodes.iter().flatten().map(Node::state).collect(),
+            json: self.json.iter().map(JsonSensor::state).collect(),
+            books: self.books.all(),
+            forgotten: Vec::new(),
+        }
+    }
+
+    fn evicted(&mut self, key: &Arc<SensorKey>, samples: u64) {
+        let slot = self.books.slot(key);
+        self.books.change(slot, |book| book.evicted = book.evicted.saturating_add(samples));
+    }
+}
+
+impl JsonSensor {
+    fn state(&self) -> JsonState {
+        JsonState {
+            key: Key(self.key.clone()),
+            next_sample: self.next_sample,
+            recent: self.recent.iter().copied().collect(),
+        }
+    }
+}
+
+/// Whether a message is what its topic says.
+fn fits(message: &Message<'_>, topic: &topic::Topic) -> Result<(), String> {
+    let expected = match message {
+        Message::Block(_) => Channel::Raw,
+        Message::Features(_) => Channel::Features,
+        Message::Burst(_) => Channel::Burst,
+        _ => Channel::Node,
+    };
+    if expected != topic.channel {
+        return Err(format!("a message of another kind came on the topic of {:?} messages", topic.channel));
+    }
+    match node_name(message) {
+        Some(name) if expected == Channel::Node && *name != *topic.key.sensor => {
+            Err(format!("message names node {name:?}, but its topic names {:?}", topic.key.sensor))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The node that a message is from; `None` for what only gateways send.
+fn node_name<'a>(message: &Message<'a>) -> Option<&'a str> {
+    Some(match message {
+        Message::Block(block) => block.header.node,
+        Message::Features(features) => features.node,
+        Message::Burst(burst) => burst.block.header.node,
+        Message::Birth(birth) => birth.node,
+        Message::Status(status) => status.node,
+        Message::TimePair(pair) => pair.node,
+        Message::Answer(answer) => answer.node,
+        Message::Offline(offline) => offline.node,
+        Message::Ack(_) | Message::Command(_) => return None,
+    })
+}
+
+/// Boot and stream of a message that has a place in the sequence.
+fn place(message: &Message<'_>) -> Option<(BootId, u8)> {
+    match message {
+        Message::Block(block) => Some((block.header.boot, block.header.stream.0)),
+        Message::Burst(burst) => Some((burst.block.header.boot, burst.block.header.stream.0)),
+        Message::Features(features) => Some((features.boot, features.stream.0)),
+        _ => None,
+    }
+}
+
+fn item(message: &Message<'_>, key: Arc<SensorKey>, incoming: &Incoming) -> Option<Item> {
+    let (header, what) = match message {
+        Message::Block(block) => (&block.header, What::Block),
+        Message::Burst(burst) => (&burst.block.header, What::Burst),
+        Message::Features(features) => {
+            return Some(Item {
+                seq: features.seq,
+                what: What::Features,
+                stream: features.stream.0,
+                key,
+                first_sample: features.first_sample,
+                samples: u64::from(features.samples),
+                tick: features.tick,
+                tick_hz: features.tick_hz,
+                rate_mhz: features.rate_measured_mhz,
+                payload: incoming.payload.clone(),
+                token: incoming.token,
+            });
+        }
+        _ => return None,
+    };
+    let measured = header.rate_measured_mhz;
+    Some(Item {
+        seq: Seq(header.seq.0),
+        what,
+        stream: header.stream.0,
+        key,
+        first_sample: header.first_sample,
+        samples: u64::from(header.samples),
+        tick: header.tick,
+        tick_hz: header.tick_hz,
+        rate_mhz: if measured == 0 { header.rate_nominal_mhz } else { measured },
+        payload: incoming.payload.clone(),
+        token: incoming.token,
+    })
+}
+
+fn to_node(
+    source: SourceId,
+    topic: String,
+    encode: impl FnOnce(&mut [u8]) -> Result<usize, wire::EncodeError>,
+    at_least_once: bool,
+) -> Option<ToNode> {
+    let mut buffer = [0u8; 128];
+    let len = encode(&mut buffer).ok()?;
+    let payload = Bytes::copy_from_slice(buffer.get(..len)?);
+    Some(ToNode { source, message: Outgoing { topic, payload, at_least_once } })
+}
+
+/// 64 bits that tell a message from others of its sensor.
+fn digest(payload: &[u8]) -> u64 {
+    let len = payload.len() as u64;
+    u64::from(crc32c::crc32c(payload)) << 32 | u64::from(crc32c::crc32c(&len.to_le_bytes())) ^ len
+}

@@ -5,7 +5,8 @@ use spindle_common::id::is_name;
 use std::sync::Arc;
 
 /// What boards publish, and with that the topic's last level.
-pub const FROM_NODES: [&str; 8] = ["raw", "features", "burst", "birth", "status", "time", "answer", "offline"];
+pub const FROM_NODES: [&str; 8] =
+    ["raw", "features", "burst", "birth", "status", "time", "answer", "offline"];
 
 /// What a board's topic says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,120 @@
+//! Counters of this run, shared by all rooms: each room adds to its own, anyone reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only its room changes and anyone reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Sets it: for what is a level and not a count.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads it.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All counters.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Ways in.
+    pub source: Source,
+    /// Order, duplicates, clocks.
+    pub session: Session,
+    /// The durable log.
+    pub journal: Journal,
+}
+
+/// Ways in.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// Connections made: to brokers, by clients of the listener, serial ports opened.
+    pub connections: Counter,
+    /// Connections lost or refused.
+    pub disconnections: Counter,
+    /// Clients turned away: too many, or wrong protocol.
+    pub clients_refused: Counter,
+    /// Messages received.
+    pub messages: Counter,
+    /// Bytes of their payloads.
+    pub bytes: Counter,
+    /// Acknowledgements dropped because their connection had ended.
+    pub acks_stale: Counter,
+    /// Messages to nodes dropped because the way to them was full.
+    pub outgoing_dropped: Counter,
+    /// Messages for a subscriber of the listener dropped because it read too slowly.
+    pub subscriber_dropped: Counter,
+    /// Serial frames that were damaged.
+    pub frames_damaged: Counter,
+}
+
+/// Order, duplicates, clocks.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Samples per channel accepted.
+    pub samples: Counter,
+    /// Blocks accepted.
+    pub blocks: Counter,
+    /// Messages that came again.
+    pub duplicates: Counter,
+    /// Messages refused: they are in the dead letters.
+    pub dead_letters: Counter,
+    /// Samples per channel lost before the gateway.
+    pub lost: Counter,
+    /// Messages that came after their place had been given up.
+    pub late: Counter,
+    /// Messages held for order now.
+    pub held: Counter,
+    /// Messages held for order that were let go, to be sent again by their node: waited too long, or too many.
+    pub held_dropped: Counter,
+    /// Nodes known now.
+    pub nodes: Counter,
+    /// Nodes forgotten because too many were known.
+    pub nodes_forgotten: Counter,
+    /// Boots seen for the first time.
+    pub boots: Counter,
+    /// Times that one node id was found to be used by two boards.
+    pub twins: Counter,
+    /// Blocks whose time is doubtful.
+    pub clock_doubtful: Counter,
+    /// (tick, UTC) pairs refused.
+    pub pairs_refused: Counter,
+    /// Messages from a serial node whose birth has not come yet: dropped, to be sent again.
+    pub before_birth: Counter,
+}
+
+/// The durable log.
+#[derive(Debug, Default)]
+pub struct Journal {
+    /// Commits.
+    pub commits: Counter,
+    /// Commits that failed.
+    pub failures: Counter,
+    /// Records committed.
+    pub records: Counter,
+    /// Bytes of records committed.
+    pub bytes: Counter,
+    /// Offset after the last record.
+    pub next_offset: Counter,
+    /// Time of all commits, µs.
+    pub commit_us: Counter,
+    /// Segments evicted.
+    pub segments_evicted: Counter,
+    /// Segments set aside as damaged.
+    pub segments_damaged: Counter,
+}
