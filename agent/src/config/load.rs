@@ -36,13 +36,15 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     }
     let document = document.into_inner();
     // After a syntax error the rest of the document is a guess: what follows from it would mislead.
-    if syntax.is_empty() {
-        for difference in walk::differences(&document, &schema::of_config()) {
-            let walk::Difference { byte, at, what, right } = difference;
-            problems.push(problem(text, byte, at, what, right));
-        }
+    let differences =
+        if syntax.is_empty() { walk::differences(&document, &schema::of_config()) } else { Vec::new() };
+    let config =
+        if differences.is_empty() { toml::from_str::<Config>(text) } else { mended(text, &differences) };
+    for difference in differences {
+        let walk::Difference { byte, at, what, right, .. } = difference;
+        problems.push(problem(text, byte, at, what, right));
     }
-    let config = match toml::from_str::<Config>(text) {
+    let config = match config {
         Ok(config) => Some(config),
         Err(error) if problems.is_empty() => {
             let byte = error.span().map_or(0, |span| span.start);
@@ -63,6 +65,36 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
             problems.dedup();
             Err(ConfigErrors { file: file.into(), problems })
         }
+    }
+}
+
+/// The configuration as it would be without its `differences`, so that what remains can be checked in the same run: unknown
+/// keys become those that were meant or go, bad values go.
+fn mended(text: &str, differences: &[walk::Difference]) -> Result<Config, toml::de::Error> {
+    let mut table: toml::Table = toml::from_str(text)?;
+    for difference in differences {
+        mend(&mut table, &difference.at, difference.meant.as_deref());
+    }
+    table.try_into()
+}
+
+fn mend(table: &mut toml::Table, at: &str, meant: Option<&str>) {
+    let (name, mut rest) = first_name(at);
+    if rest.is_empty() {
+        if let (Some(value), Some(meant)) = (table.remove(name), meant) {
+            table.insert(meant.to_owned(), value);
+        }
+        return;
+    }
+    let mut value = table.get_mut(name);
+    while let Some((index, after)) = first_index(rest) {
+        value = value.and_then(|value| value.get_mut(index));
+        rest = after.strip_prefix('.').unwrap_or(after);
+    }
+    if let Some(toml::Value::Table(inner)) = value
+        && !rest.is_empty()
+    {
+        mend(inner, rest, meant);
     }
 }
 

@@ -39,7 +39,6 @@ fn everything_wrong_is_said_at_once_with_its_line_and_what_would_be_right() {
                 commit_delay_max = 5\n[log]\nformat = \"jsn\"\n";
     let found = problems(text);
     let expect = [
-        ("g.toml:1:1: gateway.name: is missing", "add `name = ...`"),
         ("g.toml:2:1: gateway.nam: unknown key", "did you mean `name`?"),
         ("g.toml:3:12: gateway.data_dir: is a whole number", "text in quotes"),
         ("g.toml:5:8: source.listener.bind: `everywhere` is not understood", "127.0.0.1:1883"),
@@ -50,6 +49,32 @@ fn everything_wrong_is_said_at_once_with_its_line_and_what_would_be_right() {
     assert_eq!(found.len(), expect.len(), "{found:#?}");
     for ((start, right), line) in expect.iter().zip(&found) {
         assert!(line.starts_with(start) && line.contains(right), "{line}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_with_the_form_it_must_have() {
+    let found = problems("[gateway]\nname = \"g\"\n[source.listener]\n");
+    assert!(
+        found[0].starts_with("g.toml:1:1: gateway.data_dir: is missing; add `data_dir = ...`, text"),
+        "{found:?}"
+    );
+    assert!(found[1].starts_with("g.toml:3:1: source.listener.bind: is missing"), "{found:?}");
+}
+
+#[test]
+fn a_misspelt_key_does_not_hide_what_else_is_wrong() {
+    let found = problems(
+        "[gateway]\nname = \"a b\"\ndatadir = \"x\"\n[journal]\nsize_max = \"1 MiB\"\nsegment_size = 7\n",
+    );
+    let starts = [
+        "g.toml:2:1: gateway.name",
+        "g.toml:3:1: gateway.datadir",
+        "g.toml:5:1: journal.size_max",
+        "g.toml:6:16: journal.segment_size",
+    ];
+    for start in starts {
+        assert!(found.iter().any(|line| line.starts_with(start)), "{start}: {found:#?}");
     }
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Difference {
     pub(super) at: String,
     pub(super) what: String,
     pub(super) right: String,
+    /// For an unknown key: the one that was probably meant.
+    pub(super) meant: Option<String>,
 }
 
 /// All differences between `document` and `schema`.
@@ -29,7 +31,7 @@ struct Walk<'s> {
 
 impl<'s> Walk<'s> {
     fn report(&mut self, byte: usize, at: &str, what: String, right: String) {
-        self.found.push(Difference { byte, at: at.into(), what, right });
+        self.found.push(Difference { byte, at: at.into(), what, right, meant: None });
     }
 
     /// Follows references and looks through "this or null".
@@ -77,6 +79,7 @@ impl<'s> Walk<'s> {
     fn table(&mut self, table: &DeTable<'_>, byte: usize, schema: &'s Value, at: &str) {
         let properties = schema.get("properties").and_then(Value::as_object);
         let rest = schema.get("additionalProperties");
+        let mut meant = Vec::new();
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             let inner_at = join(at, name);
@@ -87,15 +90,25 @@ impl<'s> Walk<'s> {
             } else {
                 let known: Vec<&str> =
                     properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-                let right = match nearest(name, known.iter().copied()) {
+                let absent = known.iter().copied().filter(|known| !table.contains_key(*known));
+                let candidate = nearest(name, absent);
+                let right = match candidate {
                     Some(candidate) => format!("did you mean `{candidate}`?"),
                     None => self.elsewhere(name).unwrap_or_else(|| suggest(name, &known)),
                 };
                 self.report(key.span().start, &inner_at, "unknown key".into(), right);
+                if let (Some(candidate), Some(found)) = (candidate, self.found.last_mut()) {
+                    found.meant = Some(candidate.to_owned());
+                    meant.push(candidate);
+                }
             }
         }
         for required in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
-            let Some(name) = required.as_str().filter(|name| !table.contains_key(*name)) else { continue };
+            let Some(name) =
+                required.as_str().filter(|name| !table.contains_key(*name) && !meant.contains(name))
+            else {
+                continue;
+            };
             let inner = properties.and_then(|properties| properties.get(name));
             let form = inner.map(|inner| {
                 let inner = self.resolve(inner);
