@@ -76,7 +76,8 @@ impl Emit<'_> {
             (window.settled < samples, flag::SETTLING),
         ];
         flags |= set.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit);
-        let mut values = self.features(window, coverage, cut, filter_hz / rate.hz);
+        let velocity_factor = band.map(|_| filter_hz / rate.hz);
+        let mut values = self.features(window, coverage, cut, velocity_factor);
         let (scores, state) = self.judge_window(&mut values, flags);
         let span = Span { start_ns: window.start_ns, end_ns };
         let view = View { stream, window, cut, rate, filter_hz, span, flags, coverage, gap_before, state };
@@ -104,18 +105,17 @@ impl Emit<'_> {
         self.live.set(self.key, Level { end_ns, axes, state, alerts_active: active, flags });
     }
 
-    fn features(&self, window: &Window, coverage: f64, cut: Cut, velocity_factor: f64) -> Vec<AxisValues> {
+    fn features(&self, window: &Window, coverage: f64, cut: Cut, velocity_factor: Option<f64>) -> Vec<AxisValues> {
         let enough = coverage >= self.settings.pipeline.coverage_min;
         let settled = window.settled as f64 / cut.window_len as f64;
         let velocity_known = settled >= self.settings.pipeline.coverage_min && window.settled > 0;
-        let has_velocity = |axis: usize| velocity_known && window.velocity.len() > axis / LANES;
         let values = window.moments.iter().enumerate().map(|(axis, m)| {
             if !enough {
                 return [None; FEATURES.len()];
             }
-            let velocity = has_velocity(axis).then(|| {
+            let velocity = velocity_factor.filter(|_| velocity_known).map(|factor| {
                 let sum = window.velocity[axis / LANES][axis % LANES];
-                velocity_factor * libm::sqrt(sum / window.settled as f64)
+                factor * libm::sqrt(sum / window.settled as f64)
             });
             let all = [
                 Some(m.rms()),

@@ -258,7 +258,8 @@ impl Pipeline {
             self.stats.undecodable += 1;
             return;
         }
-        let Some(index) = self.sensor(key, self.last_offset + 1) else { return };
+        self.last_offset += 1;
+        let Some(index) = self.sensor(key, self.last_offset) else { return };
         let shape = ShapeRef { source: SourceRef::Json, axes, rate_nominal_hz: samples.rate_hz };
         let mut input = Input {
             time_ns: samples.time_ns,

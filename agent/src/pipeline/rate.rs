@@ -1,7 +1,7 @@
 //! The sample rate, measured: from the records' times over their sample numbers, never from arrival and never nominal.
 //!
 //! One anchor (sample number, time) a window is kept, [`ANCHORS_MAX`] at most. The rate is the median of the slopes between
-//! anchors that lie half the kept span apart (Theil and Sen's idea at a fixed lag): a clock that jumps spoils the pairs that straddle
+//! anchors that lie a third of the kept span apart (Theil and Sen's idea at a fixed lag): a clock that jumps spoils the pairs that straddle
 //! the jump, and the median does not follow until they are the majority.
 
 use serde::{Deserialize, Serialize};
@@ -103,13 +103,12 @@ impl RateEstimator {
     }
 
     fn measured(&self) -> Option<f64> {
-        let newest = self.newest?;
         let known = self.anchors.len();
-        if known < 4 {
-            // Too few for a median: the widest pair.
-            return slope(*self.anchors.first()?, newest);
+        if known < 2 {
+            return slope(*self.anchors.first()?, self.newest?);
         }
-        let lag = known / 2;
+        // A jump of the clock spoils `lag` slopes: less than half of them.
+        let lag = ((known - 1) / 3).max(1);
         let mut slopes = [0.0; ANCHORS_MAX];
         let mut count = 0;
         for (early, late) in self.anchors.iter().zip(&self.anchors[lag..]) {
@@ -118,7 +117,10 @@ impl RateEstimator {
         }
         let slopes = &mut slopes[..count];
         slopes.sort_unstable_by(f64::total_cmp);
-        Some((slopes[(count - 1) / 2] + slopes[count / 2]) / 2.0).filter(|hz| *hz > 0.0)
+        // Of two middle values the one nearer to the nominal rate: with two slopes, one of them spoiled, the mean would be wrong.
+        let off = |hz: f64| (hz / self.nominal_hz - 1.0).abs();
+        let (lower, upper) = (slopes[(count - 1) / 2], slopes[count / 2]);
+        Some(if off(lower) < off(upper) { lower } else { upper }).filter(|hz| *hz > 0.0)
     }
 }
 

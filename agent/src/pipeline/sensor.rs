@@ -89,6 +89,9 @@ pub(crate) struct Input<'a> {
     pub(crate) planar: &'a mut [f32],
 }
 
+/// The velocity band (none where the rate is too low for it) and the rate that filters are designed for, Hz.
+pub(crate) type Design = (Option<(f64, f64)>, f64);
+
 /// Filters over all channels, four at a time, since the last start or gap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Filters {
@@ -116,6 +119,8 @@ pub(crate) struct Stream {
     /// Samples that came too late since then.
     late: u64,
     filters: Option<Filters>,
+    /// That of the newest filters, which may have ended in a gap.
+    design: Option<Design>,
     repeats: Vec<Repeats>,
     window: Window,
     window_open: bool,
@@ -142,6 +147,7 @@ impl Stream {
             emitted_to: first_sample / cut.window_len * cut.window_len,
             late: 0,
             filters: None,
+            design: None,
             repeats: vec![Repeats::default(); axes],
             window: Window::new(0, 0, axes),
             window_open: false,
@@ -184,9 +190,8 @@ impl Stream {
     }
 
     /// The velocity band and the rate that the filters are designed for.
-    pub(crate) fn design(&self) -> Option<(Option<(f64, f64)>, f64)> {
-        let filters = self.filters.as_ref()?;
-        Some((filters.velocity.first().map(Velocity::band_hz), filters.rate_hz))
+    pub(crate) fn design(&self) -> Option<Design> {
+        self.design
     }
 
     /// Takes a block's samples, closing every window and rollup that they complete.
@@ -287,7 +292,9 @@ impl Stream {
             self.rollup_open = true;
         }
         if self.filters.is_none() {
-            self.filters = Some(Filters::start(sample, rate_hz, cut, settings, scratch, at, self.shape.axes));
+            let filters = Filters::start(sample, rate_hz, cut, settings, scratch, at, self.shape.axes);
+            self.design = Some((filters.velocity.first().map(Velocity::band_hz), rate_hz));
+            self.filters = Some(filters);
         }
     }
 
@@ -387,6 +394,11 @@ impl Stream {
         let rate = self.rate.best();
         let end = (self.window.index + 1) * cut.window_len;
         let end_ns = self.time_of(end, rate.hz);
+        let length_ns = length_ns(cut.window_len, rate.hz);
+        if has_jumped(self.window.start_ns, end_ns, length_ns) {
+            self.window.flags |= flag::CLOCK_DOUBTFUL;
+        }
+        self.window.start_ns = end_ns.saturating_sub(length_ns);
         self.window.late = std::mem::take(&mut self.late);
         emit.window(self, &self.window, cut, rate, end_ns);
         self.emitted_to = end;
@@ -396,6 +408,11 @@ impl Stream {
     fn close_rollup(&mut self, cut: Cut, emit: &mut Emit<'_>) {
         let rate = self.rate.best();
         let end_ns = self.time_of((self.rollup.index + 1) * cut.rollup_len, rate.hz);
+        let length_ns = length_ns(cut.rollup_len, rate.hz);
+        if has_jumped(self.rollup.start_ns, end_ns, length_ns) {
+            self.rollup.flags |= flag::CLOCK_DOUBTFUL;
+        }
+        self.rollup.start_ns = end_ns.saturating_sub(length_ns);
         emit.rollup(self, &self.rollup, cut, rate, end_ns);
         self.rollup_open = false;
     }
@@ -434,6 +451,16 @@ impl Filters {
             decimators: decimators.collect(),
         }
     }
+}
+
+fn length_ns(samples: u64, rate_hz: f64) -> i64 {
+    libm::round(samples as f64 * 1e9 / rate_hz) as i64
+}
+
+/// Whether the clock moved by more than a tenth of a window between its start and its end. The window then ends by the new
+/// time, and is as long as its samples are: alerts count time by windows, and a clock must not lengthen them.
+fn has_jumped(start_ns: i64, end_ns: i64, length_ns: i64) -> bool {
+    end_ns.saturating_sub(start_ns).abs_diff(length_ns) > length_ns.unsigned_abs() / 10
 }
 
 /// Puts the value before it in the place of each sample that is not finite; returns how many there were.
