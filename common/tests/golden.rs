@@ -1,0 +1,215 @@
+//! The golden messages of version 1: their bytes never change. `golden/v1/NAME.hex` is the message, `NAME.json` what it
+//! says; nothing here writes them. `tests/oracles/wire` checks the same files without this crate.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use serde::Deserialize;
+use serde_json::Value;
+use spindle_common::wire::messages::{BurstHeader, Trigger};
+use spindle_common::wire::{
+    Ack, Answer, Birth, Block, BlockHeader, Burst, Command, DecodeError, Encoding, Features, Message,
+    Offline, Samples, Status, TimePair, decode, encode_block, encode_burst, frame,
+};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1")
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<u32> = hex.chars().filter_map(|c| c.to_digit(16)).collect();
+    digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
+}
+
+/// Name, bytes and meaning of every golden message.
+fn messages() -> Vec<(String, Vec<u8>, Value)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "hex") {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let meaning =
+                serde_json::from_str(&fs::read_to_string(path.with_extension("json")).unwrap()).unwrap();
+            found.push((name, bytes(&fs::read_to_string(&path).unwrap()), meaning));
+        }
+    }
+    assert_eq!(found.len(), 29, "a golden message is missing or was not counted here");
+    found
+}
+
+/// Writes what the JSON says with this crate's encoder.
+fn written(meaning: &Value) -> Vec<u8> {
+    let text = meaning["fields"].to_string();
+    let mut out = vec![0; 65_536];
+    let len = match meaning["kind"].as_str().unwrap() {
+        "Block" => {
+            let mut header: BlockHeader<'_> = serde_json::from_str(&text).unwrap();
+            if let Some(wanted) = meaning.get("wanted") {
+                header.encoding = Encoding::deserialize(wanted).unwrap();
+            }
+            encode_block(&header, Samples::I32(&planar(meaning)), &mut out)
+        }
+        "Burst" => {
+            let trigger = Trigger::deserialize(&meaning["fields"]["trigger"]).unwrap();
+            let block = meaning["fields"]["block"].to_string();
+            let header: BlockHeader<'_> = serde_json::from_str(&block).unwrap();
+            encode_burst(&trigger, &header, Samples::I32(&planar(meaning)), &mut out)
+        }
+        "Birth" => serde_json::from_str::<Birth<'_>>(&text).unwrap().encode(&mut out),
+        "Features" => serde_json::from_str::<Features<'_>>(&text).unwrap().encode(&mut out),
+        "Status" => serde_json::from_str::<Status<'_>>(&text).unwrap().encode(&mut out),
+        "TimePair" => serde_json::from_str::<TimePair<'_>>(&text).unwrap().encode(&mut out),
+        "Ack" => serde_json::from_str::<Ack<'_>>(&text).unwrap().encode(&mut out),
+        "Command" => serde_json::from_str::<Command<'_>>(&text).unwrap().encode(&mut out),
+        "Answer" => serde_json::from_str::<Answer<'_>>(&text).unwrap().encode(&mut out),
+        "Offline" => serde_json::from_str::<Offline<'_>>(&text).unwrap().encode(&mut out),
+        other => panic!("unknown kind {other}"),
+    };
+    out.truncate(len.unwrap());
+    out
+}
+
+fn planar(meaning: &Value) -> Vec<i32> {
+    let channels = meaning["samples"].as_array().unwrap();
+    channels
+        .iter()
+        .flat_map(|channel| channel.as_array().unwrap())
+        .map(|v| v.as_i64().unwrap() as i32)
+        .collect()
+}
+
+fn samples(block: &Block<'_>) -> Value {
+    let mut out = vec![0; block.header.len()];
+    block.decode_samples(&mut out).unwrap();
+    out.chunks(usize::from(block.header.samples)).map(<[i32]>::to_vec).collect()
+}
+
+/// What this crate reads, as the JSON says it.
+fn read(message: &Message<'_>) -> Value {
+    let (kind, fields, samples) = match message {
+        Message::Block(block) => ("Block", serde_json::to_value(block.header), Some(samples(block))),
+        Message::Burst(Burst { trigger, block }) => {
+            let header = BurstHeader { trigger: *trigger, block: block.header };
+            ("Burst", serde_json::to_value(header), Some(samples(block)))
+        }
+        Message::Birth(message) => ("Birth", serde_json::to_value(message), None),
+        Message::Features(message) => ("Features", serde_json::to_value(message), None),
+        Message::Status(message) => ("Status", serde_json::to_value(message), None),
+        Message::TimePair(message) => ("TimePair", serde_json::to_value(message), None),
+        Message::Ack(message) => ("Ack", serde_json::to_value(message), None),
+        Message::Command(message) => ("Command", serde_json::to_value(message), None),
+        Message::Answer(message) => ("Answer", serde_json::to_value(message), None),
+        Message::Offline(message) => ("Offline", serde_json::to_value(message), None),
+    };
+    let mut value = serde_json::json!({ "kind": kind, "fields": fields.unwrap() });
+    if let Some(samples) = samples {
+        value["samples"] = samples;
+    }
+    value
+}
+
+/// The JSON with every float as single precision has it.
+fn as_f32(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => (number.as_f64().unwrap() as f32).into(),
+        Value::Array(values) => values.iter().map(as_f32).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), as_f32(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn every_golden_message_reads_as_its_json_says() {
+    for (name, bytes, mut meaning) in messages() {
+        let message = decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        meaning.as_object_mut().unwrap().remove("wanted");
+        assert_eq!(as_f32(&read(&message)), as_f32(&meaning), "{name}");
+    }
+}
+
+#[test]
+fn every_golden_message_is_written_to_the_same_bytes() {
+    for (name, bytes, meaning) in messages() {
+        assert_eq!(written(&meaning), bytes, "{name}");
+        let mut again = vec![0; bytes.len()];
+        assert_eq!(decode(&bytes).unwrap().encode(&mut again), Ok(bytes.len()), "{name}");
+        assert_eq!(again, bytes, "{name}");
+    }
+}
+
+#[test]
+fn no_golden_message_is_accepted_cut_or_with_one_bit_flipped() {
+    for (name, mut bytes, _) in messages() {
+        for len in 0..bytes.len() {
+            assert!(decode(&bytes[..len]).is_err(), "{name} cut to {len}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bytes).is_err(), "{name} with bit {bit} flipped");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}
+
+#[test]
+fn no_golden_message_fits_a_buffer_that_is_a_byte_short() {
+    for (name, bytes, _) in messages() {
+        let message = decode(&bytes).unwrap();
+        for len in 0..bytes.len() {
+            assert!(message.encode(&mut vec![0; len]).is_err(), "{name} in {len} bytes");
+        }
+    }
+}
+
+#[test]
+fn what_must_be_refused_is_refused_with_the_right_error() {
+    let cases: Vec<Value> =
+        serde_json::from_slice(&fs::read(folder().join("refused.json")).unwrap()).unwrap();
+    assert_eq!(cases.len(), 44);
+    for case in cases {
+        let why = case["why"].as_str().unwrap();
+        let bytes = bytes(case["hex"].as_str().unwrap());
+        let refused = match decode(&bytes) {
+            Err(error) => error,
+            Ok(Message::Block(block)) => {
+                assert!(why.contains("Rice"), "{why} is accepted");
+                block.decode_samples(&mut vec![0; block.header.len()]).unwrap_err()
+            }
+            Ok(_) => panic!("{why} is accepted"),
+        };
+        let right = match refused {
+            DecodeError::TooShort { .. } => why == "empty" || why.starts_with("shorter"),
+            DecodeError::TooLong { .. } => false,
+            DecodeError::UnknownVersion { version } => why == format!("version {version}"),
+            DecodeError::UnknownKind { kind } => why == format!("kind {kind}"),
+            DecodeError::Checksum { .. } => why.contains("checksum"),
+            DecodeError::Header { .. } => {
+                ["header", "varint", "UTF-8", "unknown", "nine streams"].iter().any(|word| why.contains(word))
+            }
+            DecodeError::Field { field, .. } => {
+                let last = field.rsplit('.').next().unwrap();
+                let channels = field == "axes" && (why.contains("channels") || why.contains("feature"));
+                why.contains(last) || channels || (field == "flags" && why == "unknown flag")
+            }
+            DecodeError::Samples { .. } => why.contains("Rice") || why.contains("raw samples"),
+        };
+        assert!(right, "{why} is refused as: {refused}");
+    }
+}
+
+#[test]
+fn every_golden_frame_is_the_same_both_ways() {
+    let cases: Vec<Value> = serde_json::from_slice(&fs::read(folder().join("frames.json")).unwrap()).unwrap();
+    assert_eq!(cases.len(), 12);
+    for case in cases {
+        let message = bytes(case["message"].as_str().unwrap());
+        let framed = bytes(case["frame"].as_str().unwrap());
+        let mut out = vec![0; frame::len_max(message.len())];
+        let len = frame::encode(&message, &mut out).unwrap();
+        assert_eq!(out[..len], framed);
+        let mut decoder = frame::Decoder::<1024>::new();
+        let mut contents = Vec::new();
+        decoder.feed(&framed, |content| contents.push(content.to_vec()));
+        assert_eq!(contents, [message]);
+    }
+}
