@@ -101,6 +101,8 @@ struct Inner<B, const BLOCKS: usize> {
     dropped: u32,
     streams: [StreamStatus; STREAMS_MAX],
     uplink: (uplink::Counters, bool),
+    /// Samples per channel, all streams together, that the gateway has made durable.
+    acknowledged: u64,
 }
 
 /// What other tasks ask of a stream's sampling task.
@@ -146,7 +148,7 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
             index += 1;
         }
         let uplink = (uplink::Counters::new(), false);
-        let inner = Inner { ring: Ring::new(storage), dropped: 0, streams, uplink };
+        let inner = Inner { ring: Ring::new(storage), dropped: 0, streams, uplink, acknowledged: 0 };
         Self {
             facts,
             inner: Mutex::new(RefCell::new(inner)),
@@ -240,7 +242,11 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
 
     /// Frees what the gateway has made durable.
     pub fn free_before(&self, next: Seq) {
-        if self.with(|inner| inner.ring.free_before(next)) > 0 {
+        let freed = self.with(|inner| {
+            let Inner { ring, acknowledged, .. } = inner;
+            ring.free_before(next, |entry| *acknowledged += u64::from(entry.samples))
+        });
+        if freed > 0 {
             for stream in 0..self.facts.streams.len() {
                 self.requests[stream].freed.signal(());
             }
@@ -278,6 +284,12 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
     #[must_use]
     pub fn dropped(&self) -> u32 {
         self.with(|inner| inner.dropped)
+    }
+
+    /// Samples per channel, all streams together, that the gateway has made durable.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.with(|inner| inner.acknowledged)
     }
 
     /// Asks the uplink to say goodbye and to end.

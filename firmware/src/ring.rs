@@ -144,14 +144,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Ring<B, BLOCKS> {
         Some((entry, bytes))
     }
 
-    /// Frees every block before `seq`; a `seq` outside what is held frees nothing. Returns how many were freed.
-    pub fn free_before(&mut self, seq: Seq) -> usize {
+    /// Frees every block before `seq` and tells `freed` of each; a `seq` outside what is held frees nothing. Returns how
+    /// many were freed.
+    pub fn free_before(&mut self, seq: Seq, mut freed: impl FnMut(Entry)) -> usize {
         let count = seq.since(self.oldest);
         if count > self.len_u32() {
             return 0;
         }
         for _ in 0..count {
-            self.pop_oldest();
+            if let Some(entry) = self.pop_oldest() {
+                freed(entry);
+            }
         }
         count as usize
     }
@@ -234,7 +237,7 @@ mod tests {
                         dropped_total += dropped;
                     }
                     Step::Free { count } => {
-                        let freed = ring.free_before(ring.oldest().plus(count));
+                        let freed = ring.free_before(ring.oldest().plus(count), |_| ());
                         prop_assert_eq!(freed, if count as usize <= model.len() { count as usize } else { 0 });
                         model.drain(..freed);
                         freed_total += freed as u32;
@@ -270,7 +273,7 @@ mod tests {
             ring.push(StreamId(0), 1, 8, |_, _| Some(8), |_| ()).expect("fits");
         }
         assert_eq!(ring.next(), Seq(2));
-        assert_eq!(ring.free_before(Seq(1)), 2);
+        assert_eq!(ring.free_before(Seq(1), |_| ()), 2);
         assert!(ring.get(Seq(1)).is_some());
     }
 }

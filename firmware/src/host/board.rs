@@ -68,6 +68,8 @@ pub struct Counters {
     pub sealed: u32,
     /// Blocks that the gateway has acknowledged.
     pub acked: u32,
+    /// Samples per channel in them, all streams together.
+    pub samples_acked: u64,
     /// Whether the link is up.
     pub connected: bool,
     /// Every sensor has ended and every sample of it is in a block.
@@ -75,10 +77,10 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Whether everything sealed was acknowledged and nothing more will be sealed.
+    /// Whether everything sealed was acknowledged, or dropped and counted, and nothing more will be sealed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.sampled_out && self.acked == self.sealed
+        self.sampled_out && self.acked.wrapping_add(self.dropped) == self.sealed
     }
 }
 
@@ -87,7 +89,7 @@ impl Counters {
 pub struct Drained {
     /// The last counters.
     pub counters: Counters,
-    /// Whether the gateway acknowledged every block.
+    /// Whether the gateway acknowledged every block that the ring did not drop.
     pub complete: bool,
 }
 
@@ -343,6 +345,7 @@ fn copy_counters(node: &HostNode<'_>, sampled_out: bool, shared: &Shared) {
         dropped,
         sealed: next.0,
         acked: oldest.0.wrapping_sub(dropped),
+        samples_acked: node.acknowledged(),
         connected,
         sampled_out,
     };
@@ -384,7 +387,10 @@ async fn sample(
             return;
         }
     };
-    let model = Model::new(Feed { from, left: sensor.stop_after, tap }, &time, sensor.rate_error);
+    let mut model = Model::new(Feed { from, left: sensor.stop_after, tap }, &time, sensor.rate_error);
+    if !sensor.overruns {
+        model = model.patient();
+    }
     let mut driver = Iis3dwb::new(model.spi(), model.int1(), &time, Config::default());
     let mut planar = std::vec![0i16; usize::from(sensor.block_samples) * 3];
     let sampling = acquire::run(node, &mut driver, &time, &mut planar, options);

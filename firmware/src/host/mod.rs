@@ -79,11 +79,12 @@ pub struct VirtualSensor {
     pub(crate) encoding: Encoding,
     pub(crate) rate_error: f64,
     pub(crate) stop_after: Option<u64>,
+    pub(crate) overruns: bool,
 }
 
 impl VirtualSensor {
     fn new(name: impl Into<String>, source: Source, encoding: Encoding) -> Self {
-        Self { name: name.into(), source, block_samples: 512, encoding, rate_error: 0.0, stop_after: None }
+        Self { name: name.into(), source, block_samples: 512, encoding, rate_error: 0.0, stop_after: None, overruns: false }
     }
 
     /// The IIS3DWB model with its driver, on a synthesised spindle.
@@ -126,6 +127,14 @@ impl VirtualSensor {
     #[must_use]
     pub const fn rate_error(mut self, fraction: f64) -> Self {
         self.rate_error = fraction;
+        self
+    }
+
+    /// Lets the chip's FIFO overrun when the host gives the board no time for 19 ms. Unless told, the model waits instead:
+    /// a busy host is no fault of the node's.
+    #[must_use]
+    pub const fn overruns(mut self) -> Self {
+        self.overruns = true;
         self
     }
 

@@ -221,8 +221,12 @@ impl<I: Read + Write> Link for MqttLink<'_, '_, I> {
     }
 
     async fn close(mut self) {
-        // Best effort: the link may be dead already.
-        let _ = self.connection.disconnect().await;
+        // Best effort: the link may be dead already. The broker closes after a DISCONNECT; reading until it does gives
+        // the goodbye time to get out.
+        if self.connection.disconnect().await.is_ok() {
+            let mut io = self.connection.into_inner();
+            while matches!(io.read(&mut [0; 16]).await, Ok(count) if count > 0) {}
+        }
     }
 }
 

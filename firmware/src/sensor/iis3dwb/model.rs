@@ -52,6 +52,7 @@ struct Chip<S> {
     overrun: bool,
     fault: Option<Fault>,
     ended: bool,
+    patient: bool,
 }
 
 /// The chip. Bus and pin borrow it; all run on one executor.
@@ -83,6 +84,7 @@ impl<S: Source, T: Timebase> Model<S, T> {
             overrun: false,
             fault: None,
             ended: false,
+            patient: false,
         };
         Self {
             chip: RefCell::new(chip),
@@ -92,6 +94,14 @@ impl<S: Source, T: Timebase> Model<S, T> {
             drained: Signal::new(),
             asleep: Cell::new(false),
         }
+    }
+
+    /// The same part, but instead of overrunning its FIFO it takes the samples later: for hosts that cannot promise to
+    /// run a board every 19 ms.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.chip.get_mut().patient = true;
+        self
     }
 
     /// The chip's bus.
@@ -235,6 +245,10 @@ impl<S: Source> Chip<S> {
         let due = ((now.saturating_sub(started)) as f64 / self.period) as u64;
         let (scale, batching) = (self.scale(), self.batching());
         while self.taken < due && !self.ended {
+            // A frame may bring a timestamp word with it.
+            if self.patient && self.fifo.len() + 2 > reg::FIFO_WORDS {
+                return;
+            }
             let Some(frame) = self.source.next(scale) else {
                 self.ended = true;
                 return;

@@ -1,0 +1,130 @@
+//! A gateway of the smallest kind, written from the wire format: takes each block in order, notes gaps only when the node
+//! has said that what is missing will never come, acknowledges.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use spindle_common::id::Seq;
+use spindle_common::wire::block::flags;
+use spindle_common::wire::{Ack, Message, decode};
+use std::collections::BTreeMap;
+
+/// Blocks of one stream as they were accepted: samples by index, interleaved.
+#[derive(Debug, Default, Clone)]
+pub struct Stream {
+    pub samples: BTreeMap<u64, Vec<i32>>,
+    pub blocks: u64,
+    pub flags: u16,
+    pub overruns: u64,
+    pub rate_measured_mhz: u32,
+    pub ticks: Vec<(u64, u64)>,
+}
+
+impl Stream {
+    /// Index behind the last sample.
+    pub fn end(&self) -> u64 {
+        self.samples.last_key_value().map_or(0, |(first, samples)| first + samples.len() as u64 / self.axes())
+    }
+
+    fn axes(&self) -> u64 {
+        3
+    }
+
+    /// Samples held.
+    pub fn len(&self) -> u64 {
+        self.samples.values().map(|samples| samples.len() as u64 / self.axes()).sum()
+    }
+
+    /// Asserts that every sample held equals what was produced, at its index.
+    pub fn assert_equals(&self, produced: &[i32]) {
+        for (&first, samples) in &self.samples {
+            let from = (first * self.axes()) as usize;
+            assert_eq!(&produced[from..from + samples.len()], samples.as_slice(), "block at {first}");
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Gateway {
+    pub boot: Option<u64>,
+    pub node: String,
+    pub next: u32,
+    pub streams: BTreeMap<u8, Stream>,
+    pub duplicates: u64,
+    pub ahead: u64,
+    pub given_up: u64,
+    pub births: u64,
+    pub statuses: u64,
+    pub answers: Vec<(u32, String)>,
+    pub taken: BTreeMap<u8, u64>,
+    pub lost_overrun: BTreeMap<u8, u64>,
+    pub lost_ring: BTreeMap<u8, u64>,
+    /// While set, nothing is acknowledged.
+    pub deaf: bool,
+}
+
+impl Gateway {
+    /// Takes a message; the answer is an encoded ack.
+    pub fn take(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        match decode(bytes).expect("the node sends only valid messages") {
+            Message::Birth(birth) => {
+                self.births += 1;
+                self.new_boot(birth.node, birth.boot.0);
+            }
+            Message::Status(status) => {
+                self.statuses += 1;
+                self.new_boot(status.node, status.boot.0);
+                if Seq(self.next).precedes(status.oldest) {
+                    self.given_up += u64::from(status.oldest.since(Seq(self.next)));
+                    self.next = status.oldest.0;
+                }
+                for stream in &status.streams {
+                    self.taken.insert(stream.stream.0, stream.taken);
+                    self.lost_overrun.insert(stream.stream.0, stream.lost_overrun);
+                    self.lost_ring.insert(stream.stream.0, stream.lost_ring);
+                }
+            }
+            Message::Block(block) => {
+                let header = block.header;
+                assert_eq!(Some(header.boot.0), self.boot, "birth comes first");
+                if header.seq.precedes(Seq(self.next)) {
+                    self.duplicates += 1;
+                } else if header.seq != Seq(self.next) {
+                    self.ahead += 1;
+                    return None;
+                } else {
+                    self.next = self.next.wrapping_add(1);
+                    let mut planar = vec![0; header.len()];
+                    block.decode_samples(&mut planar).unwrap();
+                    let (axes, frames) = (usize::from(header.axes), usize::from(header.samples));
+                    let interleaved =
+                        (0..frames).flat_map(|frame| (0..axes).map(move |axis| axis * frames + frame)).map(|at| planar[at]);
+                    let stream = self.streams.entry(header.stream.0).or_default();
+                    assert!(header.first_sample >= stream.end(), "samples never go back");
+                    stream.samples.insert(header.first_sample, interleaved.collect());
+                    stream.blocks += 1;
+                    stream.flags |= header.flags;
+                    stream.overruns += u64::from(header.flags & flags::OVERRUN != 0);
+                    stream.rate_measured_mhz = header.rate_measured_mhz;
+                    stream.ticks.push((header.first_sample, header.tick));
+                }
+            }
+            Message::Answer(answer) => self.answers.push((answer.id, format!("{:?} {}", answer.outcome, answer.text))),
+            _ => return None,
+        }
+        (!self.deaf).then(|| self.ack()).flatten()
+    }
+
+    pub fn ack(&self) -> Option<Vec<u8>> {
+        let ack = Ack { node: &self.node, boot: spindle_common::id::BootId(self.boot?), next: Seq(self.next) };
+        let mut bytes = vec![0; 128];
+        let len = ack.encode(&mut bytes).unwrap();
+        bytes.truncate(len);
+        Some(bytes)
+    }
+
+    fn new_boot(&mut self, node: &str, boot: u64) {
+        if self.boot != Some(boot) {
+            (self.boot, self.next) = (Some(boot), 0);
+            self.node = node.to_owned();
+        }
+    }
+}
