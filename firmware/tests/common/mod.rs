@@ -124,6 +124,7 @@ impl Gateway {
     fn new_boot(&mut self, node: &str, boot: u64) {
         if self.boot != Some(boot) {
             (self.boot, self.next) = (Some(boot), 0);
+            self.streams.clear();
             self.node = node.to_owned();
         }
     }
