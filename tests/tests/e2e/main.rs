@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 #![allow(clippy::disallowed_methods, reason = "outages last real time")]
 
+mod alerts;
 mod boards;
 mod books;
 mod cli;
