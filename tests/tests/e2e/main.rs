@@ -13,6 +13,7 @@ mod harness;
 mod json;
 mod listener;
 mod outages;
+mod recordings;
 mod schema;
 
 use spindle_tests::kafka::Kafka;
