@@ -26,7 +26,7 @@ const TOLERANCES: [(&str, &str, f64); 7] = [
     ("peak_to_peak", "peak_to_peak", 1e-5),
     ("crest", "crest", 1e-5),
     ("kurtosis", "kurtosis", 1e-4),
-    ("velocity_rms", "velocity_rms", 1e-3),
+    ("velocity_rms", "velocity_rms", 1e-5),
 ];
 
 #[test]
