@@ -33,7 +33,7 @@ pub fn write_alert(rule: &Rule, change: &Change, context: &AlertContext<'_>) -> 
     let AlertContext { key, axis, .. } = context;
     let id: Arc<str> = format!("{key}/{axis}/{}/{}", rule.name, change.since_ns).into();
     let ce_id: Arc<str> = format!("{id}/{}", change.event.word()).into();
-    let body: bytes::Bytes = body(rule, change, context, &id).into_bytes().into();
+    let body: bytes::Bytes = body(rule, change, context, &id, &ce_id).into_bytes().into();
     let active = change.event == Event::Raised;
     let output = Output {
         id: 0,
@@ -57,9 +57,11 @@ pub fn write_alert(rule: &Rule, change: &Change, context: &AlertContext<'_>) -> 
     (output, row)
 }
 
-fn body(rule: &Rule, change: &Change, context: &AlertContext<'_>, id: &str) -> String {
+fn body(rule: &Rule, change: &Change, context: &AlertContext<'_>, id: &str, ce_id: &str) -> String {
     let mut out = String::with_capacity(900);
-    out.push_str("{\"type\":\"spindle.alert.v1\",\"alert\":");
+    out.push_str("{\"type\":\"spindle.alert.v1\",\"id\":");
+    json::text(&mut out, ce_id);
+    out.push_str(",\"alert\":");
     json::text(&mut out, id);
     let _ =
         write!(out, ",\"event\":\"{}\",\"active\":{}", change.event.word(), change.event == Event::Raised);

@@ -7,6 +7,7 @@ pub mod balance;
 pub mod completions;
 pub mod init;
 pub mod place;
+pub mod replay;
 pub mod tap;
 pub mod validate;
 
@@ -83,6 +84,7 @@ enum Verb {
     Init(init::Args),
     Tap(tap::Args),
     Balance(balance::Args),
+    Replay(replay::Args),
     Completions(completions::Args),
 }
 
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => args.run(),
         Verb::Tap(args) => args.run(),
         Verb::Balance(args) => args.run(),
+        Verb::Replay(args) => args.run(),
         Verb::Completions(args) => args.run(),
     };
     match outcome {

@@ -80,7 +80,8 @@ impl Emit<'_> {
         let mut values = self.features(window, coverage, cut, velocity_factor);
         let (scores, state) = self.judge_window(&mut values, flags);
         let span = Span { start_ns: window.start_ns, end_ns };
-        let view = View { stream, window, cut, rate, filter_hz, span, flags, coverage, gap_before, state };
+        let head = Head { stream, index: window.index, len: cut.window_len, rate, filter_hz, span };
+        let view = View { head, window, flags, coverage, gap_before, state };
         let ce_id: Arc<str> = format!(
             "{}/features/{}/{}/{}",
             self.key,
@@ -89,7 +90,7 @@ impl Emit<'_> {
             self.settings.version
         )
         .into();
-        let text = self.features_record(&view, &values, &scores, band);
+        let text = self.features_record(&ce_id, &view, &values, &scores, band);
         self.out.push(Output {
             id: 0,
             kind: OutputKind::Features,
@@ -105,7 +106,13 @@ impl Emit<'_> {
         self.live.set(self.key, Level { end_ns, axes, state, alerts_active: active, flags });
     }
 
-    fn features(&self, window: &Window, coverage: f64, cut: Cut, velocity_factor: Option<f64>) -> Vec<AxisValues> {
+    fn features(
+        &self,
+        window: &Window,
+        coverage: f64,
+        cut: Cut,
+        velocity_factor: Option<f64>,
+    ) -> Vec<AxisValues> {
         let enough = coverage >= self.settings.pipeline.coverage_min;
         let settled = window.settled as f64 / cut.window_len as f64;
         let velocity_known = settled >= self.settings.pipeline.coverage_min && window.settled > 0;
@@ -164,22 +171,20 @@ impl Emit<'_> {
 
     fn features_record(
         &mut self,
+        id: &str,
         view: &View<'_>,
         values: &[AxisValues],
         scores: &[Option<Score>],
         band: Option<(f64, f64)>,
     ) -> String {
         let mut out = String::with_capacity(2600);
-        self.head(&mut out, "spindle.features.v1", view);
+        self.head(&mut out, "spindle.features.v1", id, &view.head);
         let window = view.window;
-        let _ = write!(out, ",\"window\":{{\"index\":{},\"first_sample\":", window.index);
-        let _ = write!(out, "{},\"samples\":{}", window.index * view.cut.window_len, view.cut.window_len);
-        let _ = write!(out, ",\"duration_s\":{}}}", seconds(view.span));
         let samples = window.samples();
         let good = view.flags & flag::BAD == 0;
         let _ = write!(out, ",\"quality\":{{\"good\":{good},\"coverage\":");
         json::number_or_null(&mut out, Some(view.coverage as f32));
-        let _ = write!(out, ",\"samples\":{samples},\"missing\":{}", view.cut.window_len - samples);
+        let _ = write!(out, ",\"samples\":{samples},\"missing\":{}", view.head.len - samples);
         let _ = write!(out, ",\"gap_before\":{},\"late\":{}", view.gap_before, window.late);
         let _ =
             write!(out, ",\"settled\":{},\"non_finite\":{},\"flags\":", window.settled, window.non_finite);
@@ -215,13 +220,14 @@ impl Emit<'_> {
     }
 
     /// What features and rollups begin with.
-    fn head(&self, out: &mut String, kind: &str, view: &View<'_>) {
-        let _ = write!(out, "{{\"type\":\"{kind}\"");
+    fn head(&self, out: &mut String, kind: &str, id: &str, head: &Head<'_>) {
+        let _ = write!(out, "{{\"type\":\"{kind}\",\"id\":");
+        json::text(out, id);
         json::key_fields(out, self.key);
-        json::time_field(out, "time", view.span.end_ns);
-        let _ = write!(out, ",\"start_ns\":{},\"end_ns\":{}", view.span.start_ns, view.span.end_ns);
+        json::time_field(out, "time", head.span.end_ns);
+        let _ = write!(out, ",\"start_ns\":{},\"end_ns\":{}", head.span.start_ns, head.span.end_ns);
         out.push_str(",\"source\":");
-        match &view.stream.shape.source {
+        match &head.stream.shape.source {
             Source::Board { node, boot, stream } => {
                 out.push_str("{\"node\":");
                 json::text(out, node);
@@ -229,15 +235,18 @@ impl Emit<'_> {
             }
             Source::Json => out.push_str("{\"node\":null,\"boot\":null,\"stream\":null}"),
         }
-        let _ = write!(out, ",\"rate\":{{\"nominal_hz\":{}", view.stream.shape.rate_nominal_hz);
-        let _ = write!(out, ",\"measured_hz\":{},\"source\":\"{}\"", view.rate.hz, view.rate.source.word());
-        let _ = write!(out, ",\"filter_hz\":{}}}", view.filter_hz);
+        let _ = write!(out, ",\"rate\":{{\"nominal_hz\":{}", head.stream.shape.rate_nominal_hz);
+        let _ = write!(out, ",\"measured_hz\":{},\"source\":\"{}\"", head.rate.hz, head.rate.source.word());
+        let _ = write!(out, ",\"filter_hz\":{}}}", head.filter_hz);
+        let _ = write!(out, ",\"window\":{{\"index\":{},\"first_sample\":", head.index);
+        let _ = write!(out, "{},\"samples\":{}", head.index * head.len, head.len);
+        let _ = write!(out, ",\"duration_s\":{}}}", seconds(head.span));
     }
 
     fn measures(&mut self, view: &View<'_>, band: Option<(f64, f64)>) -> &str {
-        let filter_hz = view.filter_hz;
+        let Head { stream, len, filter_hz, .. } = view.head;
         if self.judge.measures.as_ref().is_none_or(|(b, hz, _)| *b != band || *hz != filter_hz) {
-            let window_s = view.cut.window_len as f64 / view.stream.shape.rate_nominal_hz;
+            let window_s = len as f64 / stream.shape.rate_nominal_hz;
             let text = describe_measures(window_s, band, filter_hz);
             self.judge.measures = Some((band, filter_hz, text));
         }
@@ -310,16 +319,10 @@ impl Emit<'_> {
         let samples = rollup.samples();
         let coverage = samples as f64 / cut.rollup_len as f64;
         let mut out = String::with_capacity(4096);
-        let _ = write!(out, "{{\"type\":\"spindle.rollup.v1\"");
-        json::key_fields(&mut out, self.key);
-        json::time_field(&mut out, "time", end_ns);
-        let _ = write!(out, ",\"start_ns\":{},\"end_ns\":{end_ns}", span.start_ns);
-        let _ = write!(out, ",\"rate\":{{\"nominal_hz\":{}", stream.shape.rate_nominal_hz);
-        let _ = write!(out, ",\"measured_hz\":{},\"source\":\"{}\"", rate.hz, rate.source.word());
-        let _ = write!(out, ",\"filter_hz\":{filter_hz}}}");
-        let _ = write!(out, ",\"window\":{{\"index\":{},\"first_sample\":", rollup.index);
-        let _ = write!(out, "{},\"samples\":{}", rollup.index * cut.rollup_len, cut.rollup_len);
-        let _ = write!(out, ",\"duration_s\":{}}}", seconds(span));
+        let source = source_id(&stream.shape.source);
+        let id = format!("{}/rollup/{source}/{}/{}", self.key, rollup.index, self.settings.version);
+        let head = Head { stream, index: rollup.index, len: cut.rollup_len, rate, filter_hz, span };
+        self.head(&mut out, "spindle.rollup.v1", &id, &head);
         out.push_str(",\"coverage\":");
         json::number_or_null(&mut out, Some(coverage as f32));
         let flags = rollup.flags | if samples < cut.rollup_len { flag::GAP } else { 0 };
@@ -347,14 +350,12 @@ impl Emit<'_> {
         out.push_str("],\"downsampled\":");
         self.downsampled(&mut out, rollup, cut, rate);
         let _ = write!(out, ",\"config\":\"{}\"}}", self.settings.version);
-        let source = source_id(&stream.shape.source);
-        let ce_id = format!("{}/rollup/{source}/{}/{}", self.key, rollup.index, self.settings.version);
         self.out.push(Output {
             id: 0,
             kind: OutputKind::Rollup,
             key: Arc::clone(self.key),
             time_ns: end_ns,
-            ce_id: ce_id.into(),
+            ce_id: id.into(),
             json: out.into_bytes().into(),
         });
         self.stats.rollups += 1;
@@ -387,14 +388,21 @@ impl Emit<'_> {
     }
 }
 
-/// A window and what is known about it, for its record.
-struct View<'a> {
+/// What features and rollups have in common.
+struct Head<'a> {
     stream: &'a Stream,
-    window: &'a Window,
-    cut: Cut,
+    index: u64,
+    /// Samples per channel of a whole one.
+    len: u64,
     rate: Rate,
     filter_hz: f64,
     span: Span,
+}
+
+/// A window and what is known about it, for its record.
+struct View<'a> {
+    head: Head<'a>,
+    window: &'a Window,
     flags: u16,
     coverage: f64,
     gap_before: u64,

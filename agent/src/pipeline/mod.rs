@@ -31,6 +31,7 @@ pub use state::StateError;
 use crate::config::Config;
 use crate::outputs::{AlertRow, Commit, Loaded};
 use crate::record::{Gap, Output, Record, RecordKind, SensorKey};
+use crate::session::json::{self as json_sensor, Mapping};
 use emit::{Emit, Judge};
 use sensor::{Input, Scratch, ShapeRef, SourceRef, Stream};
 use settings::Settings;
@@ -69,40 +70,6 @@ pub const SAVE_LAG_RECORDS: u64 = 65_536;
 
 /// A block's axes are named so until the node's birth names them.
 const AXIS_NAMES: [&str; 8] = ["x", "y", "z", "a", "b", "c", "d", "e"];
-
-/// Samples of a mapped JSON message, filled by a [`JsonDecode`].
-#[derive(Debug, Default)]
-pub struct JsonSamples {
-    /// Names of the axes.
-    pub axes: Vec<String>,
-    /// Samples per axis.
-    pub per_channel: usize,
-    /// m/s², planar: all of axis 0, then all of axis 1, ...
-    pub planar: Vec<f32>,
-    /// Sample rate by the mapping.
-    pub rate_nominal_hz: f64,
-    /// Full scale in m/s², for the saturation flag.
-    pub full_scale: Option<f32>,
-}
-
-/// Reads the samples of a [`RecordKind::Json`] record by the configured mapping.
-pub trait JsonDecode: Send {
-    /// Fills `samples` (its buffers are reused).
-    ///
-    /// # Errors
-    /// Why the message cannot be read; the record is counted and left out.
-    fn decode(&mut self, record: &Record, samples: &mut JsonSamples) -> Result<(), String>;
-}
-
-/// Refuses every JSON record: for recordings, and where no mapping is configured.
-#[derive(Debug, Clone, Copy)]
-pub struct NoJson;
-
-impl JsonDecode for NoJson {
-    fn decode(&mut self, _: &Record, _: &mut JsonSamples) -> Result<(), String> {
-        Err("no JSON mapping is configured".into())
-    }
-}
 
 /// Samples that come from no journal: a recording's.
 #[derive(Debug)]
@@ -161,7 +128,7 @@ struct Sensor {
 /// The pipeline of all sensors.
 pub struct Pipeline {
     settings: Settings,
-    json: Box<dyn JsonDecode>,
+    mappings: Vec<Mapping>,
     sensors: Vec<Sensor>,
     by_key: HashMap<Arc<SensorKey>, usize>,
     /// Sensors changed since their last save.
@@ -169,7 +136,6 @@ pub struct Pipeline {
     alerts: Vec<AlertRow>,
     last_offset: u64,
     scratch: Scratch,
-    json_samples: JsonSamples,
     stats: PipelineStats,
     live: Live,
 }
@@ -186,17 +152,16 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     /// A pipeline that has seen nothing.
     #[must_use]
-    pub fn new(config: &Config, json: Box<dyn JsonDecode>) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
             settings: Settings::new(config),
-            json,
+            mappings: config.source.json.iter().map(Mapping::new).collect(),
             sensors: Vec::new(),
             by_key: HashMap::new(),
             dirty: Vec::new(),
             alerts: Vec::new(),
             last_offset: 0,
             scratch: Scratch::default(),
-            json_samples: JsonSamples::default(),
             stats: PipelineStats::default(),
             live: Live::default(),
         }
@@ -204,8 +169,8 @@ impl Pipeline {
 
     /// A pipeline that goes on from a saved state. States that cannot be read are dropped and counted; their sensors start anew.
     #[must_use]
-    pub fn restore(config: &Config, json: Box<dyn JsonDecode>, loaded: &Loaded) -> (Self, Vec<StateError>) {
-        let mut pipeline = Self::new(config, json);
+    pub fn restore(config: &Config, loaded: &Loaded) -> (Self, Vec<StateError>) {
+        let mut pipeline = Self::new(config);
         let mut errors = Vec::new();
         pipeline.last_offset = loaded.checkpoint.saturating_sub(1);
         for save in &loaded.sensors {
@@ -366,28 +331,27 @@ impl Pipeline {
 
     fn push_json(&mut self, record: &Record, out: &mut Vec<Output>) {
         let Some(index) = self.sensor(&record.key, record.offset) else { return };
-        let mut samples = std::mem::take(&mut self.json_samples);
-        let decoded = self.json.decode(record, &mut samples);
-        let axes = samples.axes.len();
-        let fits = (1..=wire::AXES_MAX).contains(&axes) && samples.planar.len() == axes * samples.per_channel;
-        if decoded.is_ok() && fits && samples.per_channel > 0 {
-            let JsonSamples { axes: names, per_channel, planar, rate_nominal_hz, full_scale } = &mut samples;
-            let shape = ShapeRef { source: SourceRef::Json, axes, rate_nominal_hz: *rate_nominal_hz };
-            let mut input = Input {
-                time_ns: record.time_ns,
-                record_flags: record.flags,
-                block_flags: 0,
-                first_sample: record.first_sample,
-                per_channel: *per_channel,
-                rate_node_hz: 0.0,
-                range: full_scale.map(|full| [-full, full]),
-                planar,
-            };
-            self.take(index, shape, Some(names), &mut input, out);
-        } else {
+        // The session accepted it by the same mappings; a changed configuration may no longer understand it.
+        let Ok((mapping, mut samples)) = json_sensor::decode(&self.mappings, &record.key, &record.body)
+        else {
             self.stats.undecodable += 1;
-        }
-        self.json_samples = samples;
+            return;
+        };
+        let config = self.mappings[mapping].config();
+        let full_scale = config.full_scale.map(|full| (full * config.unit.to_si()) as f32);
+        let names: Vec<String> = config.channels.iter().map(|channel| channel.axis.clone()).collect();
+        let shape = ShapeRef { source: SourceRef::Json, axes: samples.axes, rate_nominal_hz: config.rate_hz };
+        let mut input = Input {
+            time_ns: record.time_ns,
+            record_flags: record.flags,
+            block_flags: 0,
+            first_sample: record.first_sample,
+            per_channel: samples.samples,
+            rate_node_hz: 0.0,
+            range: full_scale.map(|full| [-full, full]),
+            planar: &mut samples.values,
+        };
+        self.take(index, shape, Some(&names), &mut input, out);
     }
 
     fn take(

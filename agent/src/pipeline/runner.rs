@@ -1,6 +1,6 @@
 //! Between the journal and the outputs log: reads records, pushes them through the pipeline, commits what comes out.
 
-use super::{JsonDecode, Live, Pipeline, PipelineStats};
+use super::{Live, Pipeline, PipelineStats};
 use crate::config::Config;
 use crate::journal::{JournalError, JournalReader, Read};
 use crate::outputs::{Commit, OutputLog, OutputStats, OutputsError};
@@ -74,12 +74,7 @@ impl Runner {
     ///
     /// # Errors
     /// The outputs log or the journal cannot be read.
-    pub fn new(
-        config: &Config,
-        json: Box<dyn JsonDecode>,
-        reader: JournalReader,
-        log: OutputLog,
-    ) -> Result<Self, RunnerError> {
+    pub fn new(config: &Config, reader: JournalReader, log: OutputLog) -> Result<Self, RunnerError> {
         let mut loaded = log.load()?;
         let journal_next = reader.next_offset()?;
         if loaded.checkpoint > journal_next {
@@ -93,7 +88,7 @@ impl Runner {
                 sensor.applied = 0;
             }
         }
-        let (pipeline, errors) = Pipeline::restore(config, json, &loaded);
+        let (pipeline, errors) = Pipeline::restore(config, &loaded);
         for error in errors {
             tracing::error!("{error}");
         }

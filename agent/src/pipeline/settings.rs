@@ -33,12 +33,13 @@ impl Settings {
         let pipeline = serde_json::to_string(&config.pipeline).unwrap_or_default();
         let anomaly = serde_json::to_string(&config.anomaly).unwrap_or_default();
         let rules = serde_json::to_string(&config.rules).unwrap_or_default();
+        let mappings = serde_json::to_string(&config.source.json).unwrap_or_default();
         let signal_version = fnv1a(&[&pipeline]);
         Self {
             pipeline: config.pipeline.clone(),
             anomaly: config.anomaly.clone(),
             rules: config.rules.iter().filter_map(Rule::new).collect(),
-            version: format!("{:016x}", fnv1a(&[&pipeline, &anomaly, &rules])),
+            version: format!("{:016x}", fnv1a(&[&pipeline, &anomaly, &rules, &mappings])),
             signal_version,
             baseline_version: fnv1a(&[&pipeline, &anomaly]),
         }

@@ -31,7 +31,14 @@ fn config() -> Config {
 
 /// Two sensors in turns: one with a fault that comes and goes, a gap and a reboot; one slow and late in the day.
 fn scene() -> Vec<Record> {
-    let one = Board { rate_nominal_hz: 2000.0, rate_hz: 2031.0, scale: 0.001, bits: 24, block_len: 64, ..Board::new() };
+    let one = Board {
+        rate_nominal_hz: 2000.0,
+        rate_hz: 2031.0,
+        scale: 0.001,
+        bits: 24,
+        block_len: 64,
+        ..Board::new()
+    };
     let key = Arc::new(SensorKey { site: "s".into(), machine: "m".into(), sensor: "b".into() });
     let two = Board { key, rate_nominal_hz: 400.0, rate_hz: 399.0, block_len: 37, ..one.clone() };
     let wave = |t: f64| {
@@ -55,10 +62,7 @@ fn scene() -> Vec<Record> {
 }
 
 fn text(outputs: &[Output]) -> Vec<(String, String)> {
-    outputs
-        .iter()
-        .map(|o| (o.ce_id.to_string(), String::from_utf8(o.json.to_vec()).expect("text")))
-        .collect()
+    outputs.iter().map(|o| (o.ce_id.to_string(), String::from_utf8(o.json.to_vec()).expect("text"))).collect()
 }
 
 /// Keeps what the outputs log would keep.
@@ -75,7 +79,8 @@ impl Kept {
         self.checkpoint = commit.checkpoint;
         for mut save in commit.sensors.drain(..) {
             let old = self.sensors.remove(&save.key.to_string());
-            let mut rows: BTreeMap<u32, _> = old.into_iter().flat_map(|o| o.baseline).map(|b| (b.slot, b)).collect();
+            let mut rows: BTreeMap<u32, _> =
+                old.into_iter().flat_map(|o| o.baseline).map(|b| (b.slot, b)).collect();
             rows.retain(|slot, _| *slot < save.baseline_len);
             rows.extend(save.baseline.drain(..).map(|b| (b.slot, b)));
             save.baseline = rows.into_values().collect();
@@ -91,7 +96,7 @@ impl Kept {
 fn run_with_commits(records: &[Record], restart_after: Option<u64>, commit_every: u64) -> Kept {
     let config = config();
     let mut kept = Kept::default();
-    let mut pipeline = Pipeline::new(&config, Box::new(NoJson));
+    let mut pipeline = Pipeline::new(&config);
     let mut commit = Commit::default();
     let mut at = 0;
     let mut restart_after = restart_after;
@@ -106,7 +111,7 @@ fn run_with_commits(records: &[Record], restart_after: Option<u64>, commit_every
             // A crash: what was not committed is gone.
             restart_after = None;
             commit = Commit::default();
-            let (restored, errors) = Pipeline::restore(&config, Box::new(NoJson), &kept.load());
+            let (restored, errors) = Pipeline::restore(&config, &kept.load());
             assert_eq!(errors, []);
             pipeline = restored;
             at = kept.checkpoint.saturating_sub(1) as usize;
@@ -138,7 +143,10 @@ fn a_restart_after_any_record_changes_no_byte() {
     for commit_every in [1, 3, 16] {
         for restart_after in 1..=records.len() as u64 {
             let kept = run_with_commits(&records, Some(restart_after), commit_every);
-            assert!(text(&kept.outputs) == whole, "restart after {restart_after}, commits every {commit_every}");
+            assert!(
+                text(&kept.outputs) == whole,
+                "restart after {restart_after}, commits every {commit_every}"
+            );
         }
     }
 }
@@ -161,9 +169,11 @@ fn a_state_that_cannot_be_read_is_reported_and_the_sensor_starts_anew() {
     let kept = run_with_commits(&records[..60], None, 5);
     let mut loaded = kept.load();
     let whole = loaded.sensors[0].state.clone();
-    for (bytes, reason) in [(vec![], "version"), (vec![99], "version"), (whole[..whole.len() / 2].to_vec(), "malformed")] {
+    for (bytes, reason) in
+        [(vec![], "version"), (vec![99], "version"), (whole[..whole.len() / 2].to_vec(), "malformed")]
+    {
         loaded.sensors[0].state = bytes;
-        let (mut pipeline, errors) = Pipeline::restore(&config(), Box::new(NoJson), &loaded);
+        let (mut pipeline, errors) = Pipeline::restore(&config(), &loaded);
         assert_eq!(errors.len(), 1);
         assert!(errors[0].to_string().contains(reason), "{}", errors[0]);
         let mut out = Vec::new();
@@ -194,12 +204,15 @@ fn an_alert_whose_rule_is_withdrawn_is_cleared_after_the_restart() {
     let mut before = config();
     let active = |kept: &Kept| {
         let alerts = of_kind(&kept.outputs, OutputKind::Alert);
-        alerts.iter().filter(|a| a["event"] == "raised").count() - alerts.iter().filter(|a| a["event"] != "raised").count()
+        alerts.iter().filter(|a| a["event"] == "raised").count()
+            - alerts.iter().filter(|a| a["event"] != "raised").count()
     };
-    let at = (1..records.len()).find(|at| active(&run_with_commits(&records[..*at], None, 1)) > 0).expect("an alert");
+    let at = (1..records.len())
+        .find(|at| active(&run_with_commits(&records[..*at], None, 1)) > 0)
+        .expect("an alert");
     let kept = run_with_commits(&records[..at], None, 1);
     before.rules.clear();
-    let (mut pipeline, errors) = Pipeline::restore(&before, Box::new(NoJson), &kept.load());
+    let (mut pipeline, errors) = Pipeline::restore(&before, &kept.load());
     assert_eq!(errors, []);
     let mut out = Vec::new();
     records[at..].iter().for_each(|record| pipeline.push(record, &mut out));

@@ -8,8 +8,8 @@ use super::*;
 use bytes::Bytes;
 use serde_json::Value;
 use spindle_common::id::{BootId, Seq, StreamId};
-use spindle_common::wire::{Samples, encode_block};
 use spindle_common::wire::{BlockHeader, Encoding};
+use spindle_common::wire::{Samples, encode_block};
 
 /// A round UTC for starts.
 pub(super) const START_NS: i64 = 1_790_000_000_000_000_000;
@@ -130,7 +130,7 @@ pub(super) fn number(mut records: Vec<Record>) -> Vec<Record> {
 
 /// Runs records through a new pipeline.
 pub(super) fn run(config: &Config, records: Vec<Record>) -> Vec<Output> {
-    let mut pipeline = Pipeline::new(config, Box::new(NoJson));
+    let mut pipeline = Pipeline::new(config);
     let mut out = Vec::new();
     for record in &number(records) {
         pipeline.push(record, &mut out);
@@ -150,7 +150,10 @@ pub(super) fn number_at(value: &Value, pointer: &str) -> f64 {
 
 #[track_caller]
 pub(super) fn assert_near(found: f64, expected: f64, relative: f64) {
-    assert!((found / expected - 1.0).abs() <= relative, "found {found}, expected {expected} within {relative}");
+    assert!(
+        (found / expected - 1.0).abs() <= relative,
+        "found {found}, expected {expected} within {relative}"
+    );
 }
 
 pub(super) use crate::record::OutputKind;

@@ -44,7 +44,11 @@ fn a_gap_is_marked_and_shifts_nothing_in_time() {
         assert!(off.abs() < 1000.0, "window {index} is off by {off} ns");
     }
     // The sine goes on through the gap, so the settled part after it reads as ever.
-    assert_near(number_at(&windows[1], "/axes/0/acceleration_rms"), number_at(&windows[2], "/axes/0/acceleration_rms"), 1e-2);
+    assert_near(
+        number_at(&windows[1], "/axes/0/acceleration_rms"),
+        number_at(&windows[2], "/axes/0/acceleration_rms"),
+        1e-2,
+    );
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn a_dead_sensor_has_no_crest_and_no_kurtosis() {
 
 #[test]
 fn values_that_are_not_finite_are_held_and_counted() {
-    let mut pipeline = Pipeline::new(&config(), Box::new(NoJson));
+    let mut pipeline = Pipeline::new(&config());
     let mut out = Vec::new();
     let axes = ["x".to_owned()];
     for block in 0..8_u64 {
@@ -193,7 +197,7 @@ fn damaged_and_foreign_records_are_counted_and_stop_nothing() {
     records.insert(7, board.record(RecordKind::Json, 0, Bytes::from_static(b"{}")));
     records.insert(8, board.record(RecordKind::Node, 0, Bytes::from_static(b"")));
     records.insert(9, board.record(RecordKind::DeadLetter, 0, Bytes::from_static(b"{}")));
-    let mut pipeline = Pipeline::new(&config(), Box::new(NoJson));
+    let mut pipeline = Pipeline::new(&config());
     let mut out = Vec::new();
     for record in &number(records) {
         pipeline.push(record, &mut out);

@@ -45,9 +45,14 @@ fn velocity_has_the_response_of_iso_2954() {
     };
     let reference = reading(80.0);
     assert_near(reference, 1.0, 0.01);
-    for (hz, low, high) in
-        [(10.0, 0.8, 1.1), (20.0, 0.9, 1.1), (40.0, 0.9, 1.1), (160.0, 0.9, 1.1), (500.0, 0.9, 1.1), (1000.0, 0.8, 1.1)]
-    {
+    for (hz, low, high) in [
+        (10.0, 0.8, 1.1),
+        (20.0, 0.9, 1.1),
+        (40.0, 0.9, 1.1),
+        (160.0, 0.9, 1.1),
+        (500.0, 0.9, 1.1),
+        (1000.0, 0.8, 1.1),
+    ] {
         let relative = reading(hz) / reference;
         assert!((low..=high).contains(&relative), "{hz} Hz reads {relative} of 80 Hz");
     }
@@ -81,7 +86,12 @@ fn trap_3_a_tone_above_the_new_band_does_not_fold_into_it() {
     let outputs = run(&config, board.blocks(0..60_000, &[&tone]));
     let rollup = &of_kind(&outputs, OutputKind::Rollup)[1];
     assert_eq!(rollup["downsampled"]["factor"], 10);
-    let values: Vec<f64> = rollup["downsampled"]["axes"][0].as_array().expect("values").iter().filter_map(Value::as_f64).collect();
+    let values: Vec<f64> = rollup["downsampled"]["axes"][0]
+        .as_array()
+        .expect("values")
+        .iter()
+        .filter_map(Value::as_f64)
+        .collect();
     let rms = (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt();
     assert!(rms < 1e-4 * 0.1 * G / SQRT_2, "80 dB down, found {rms}");
     let naive: Vec<f64> = (0..2600).map(|i| tone(f64::from(i) * 10.0 / 26_667.0)).collect();
