@@ -8,6 +8,7 @@ pub mod completions;
 pub mod init;
 pub mod place;
 pub mod replay;
+pub mod simulate;
 pub mod tap;
 pub mod validate;
 
@@ -85,6 +86,7 @@ enum Verb {
     Tap(tap::Args),
     Balance(balance::Args),
     Replay(replay::Args),
+    Simulate(simulate::Args),
     Completions(completions::Args),
 }
 
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         Verb::Tap(args) => args.run(),
         Verb::Balance(args) => args.run(),
         Verb::Replay(args) => args.run(),
+        Verb::Simulate(args) => args.run(),
         Verb::Completions(args) => args.run(),
     };
     match outcome {
