@@ -1,1 +1,350 @@
-//! The one place that spawns threads and tasks, and that ends them in order.
+//! The one place that spawns threads and tasks, and that ends them in order: sources stop taking, ingest commits what was
+//! taken and acknowledges it, the journal closes, the pipeline reads it to its end, destinations deliver what is under way.
+
+use crate::api::metrics::Metrics;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::forward::kafka::{KafkaDestination, Logs};
+use crate::forward::{Destination, ForwardError, Stats as ForwardStats};
+use crate::journal::{Journal, JournalError, JournalReader};
+use crate::outputs::{OutputLog, OutputReader, OutputsError};
+use crate::pipeline::{Live, Runner, RunnerError, RunnerMonitor};
+use crate::session::Session;
+use crate::session::ingest::Ingest;
+use crate::session::json::Mapping;
+use crate::source::listener::{Listener, ListenerError};
+use crate::source::mqtt::{Mqtt, MqttError};
+use crate::source::serial::Serial;
+use crate::source::{self, SourceId, topic};
+use parking_lot::{Condvar, Mutex};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long sources may take to end once the ingest has.
+const SOURCES_END_MAX: Duration = Duration::from_secs(2);
+
+/// Asks everything to end. Clones are the same request.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    set: Arc<AtomicBool>,
+    lock: Mutex<()>,
+    changed: Condvar,
+    notify: tokio::sync::Notify,
+}
+
+impl Stop {
+    /// A request that has not been made.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes it.
+    pub fn set(&self) {
+        self.0.set.store(true, Ordering::SeqCst);
+        drop(self.0.lock.lock());
+        self.0.changed.notify_all();
+        self.0.notify.notify_waiters();
+    }
+
+    /// Whether it was made.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.set.load(Ordering::Relaxed)
+    }
+
+    /// The same as a flag.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.set.clone()
+    }
+
+    /// Waits until it is made.
+    pub async fn wait(&self) {
+        let notified = self.0.notify.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if !self.is_set() {
+            notified.await;
+        }
+    }
+
+    /// Sleeps, but not beyond the request.
+    pub fn sleep(&self, time: Duration) {
+        let mut guard = self.0.lock.lock();
+        if !self.is_set() {
+            self.0.changed.wait_while_for(&mut guard, |()| !self.is_set(), time);
+        }
+    }
+}
+
+/// Why the gateway does not start, or ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A folder cannot be made.
+    #[error("{path}: {source}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread or the I/O runtime cannot be made.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// See [`JournalError`].
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// See [`OutputsError`].
+    #[error(transparent)]
+    Outputs(#[from] OutputsError),
+    /// See [`RunnerError`].
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// See [`ForwardError`].
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// See [`MqttError`].
+    #[error(transparent)]
+    Mqtt(#[from] MqttError),
+    /// See [`ListenerError`].
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
+    /// A thread ended by a panic.
+    #[error("thread {0} ended by a panic; see the log")]
+    Panicked(String),
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Counters of sources, session and journal.
+    pub metrics: Arc<Metrics>,
+    /// Newest levels and alerts.
+    pub live: Live,
+    /// Counters of the pipeline.
+    pub pipeline: RunnerMonitor,
+    /// Counters of each destination, by its name.
+    pub forward: Vec<(String, Arc<ForwardStats>)>,
+    /// Where the built-in listener listens, if there is one.
+    pub listener: Option<SocketAddr>,
+    /// Reads the journal.
+    pub journal: JournalReader,
+    stop: Stop,
+    ingest: JoinHandle<()>,
+    pipeline_thread: JoinHandle<Result<(), RunnerError>>,
+    destinations: Vec<JoinHandle<Result<(), ForwardError>>>,
+    destinations_stop: Stop,
+    sources: Vec<tokio::task::JoinHandle<()>>,
+    io: tokio::runtime::Runtime,
+}
+
+/// Starts a gateway. It runs until [`Gateway::finish`].
+///
+/// # Errors
+/// What cannot be opened or started; what had been started is ended.
+pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, RunError> {
+    let data_dir = &config.gateway.data_dir;
+    make_folder(data_dir)?;
+    let metrics = Arc::new(Metrics::default());
+    let (journal, state) = Journal::open(&data_dir.join("journal"), &config.journal)?;
+    metrics.journal.segments_damaged.set(journal.totals().segments_damaged);
+    let reader = journal.reader();
+    let output_log = OutputLog::open(data_dir, &config.outputs)?;
+    let destinations = destinations(config, clock, &reader, || output_log.reader())?;
+    let runner = Runner::new(config, reader.clone(), output_log)?;
+
+    let io = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("spindle-io")
+        .enable_all()
+        .build()
+        .map_err(RunError::Thread)?;
+    let (inbox, inbox_end) = mpsc::channel(source::BATCHES_MAX);
+    let sources = start_sources(config, &io, inbox, &metrics, stop)?;
+    let names = sources.names;
+    let session = Session::new(&config.session, &config.source.json, names, state, metrics.clone());
+    let ingest = Ingest {
+        session,
+        journal,
+        config: config.journal.clone(),
+        inbox: inbox_end,
+        sources: sources.handles,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    };
+    let (handle, ingest_stop) = (io.handle().clone(), stop.clone());
+    let ingest = thread("spindle-ingest", move || ingest.run(&handle, &ingest_stop))?;
+    let (live, monitor) = (runner.live(), runner.monitor());
+    // It ends when the journal is closed and read to its end.
+    let pipeline_thread = thread("spindle-pipeline", move || runner.run(|| false).map(drop))?;
+    let destinations_stop = Stop::new();
+    let mut threads = Vec::new();
+    let mut forward = Vec::new();
+    for mut destination in destinations {
+        forward.push((destination.name().to_owned(), destination.stats()));
+        let flag = destinations_stop.flag();
+        let name = format!("spindle-{}", destination.name());
+        threads.push(thread(&name, move || destination.run(&flag))?);
+    }
+    Ok(Gateway {
+        metrics,
+        live,
+        pipeline: monitor,
+        forward,
+        listener: sources.listener,
+        journal: reader,
+        stop: stop.clone(),
+        ingest,
+        pipeline_thread,
+        destinations: threads,
+        destinations_stop,
+        sources: sources.tasks,
+        io,
+    })
+}
+
+/// Runs a gateway until `stop`.
+///
+/// # Errors
+/// It does not start, or a part of it failed for good.
+pub fn run(config: &Config, clock: &Clock, stop: &Stop) -> Result<(), RunError> {
+    let gateway = start(config, clock, stop)?;
+    tracing::info!(gateway = config.gateway.name, "running");
+    gateway.io.block_on(stop.wait());
+    tracing::info!("stopping");
+    gateway.finish()
+}
+
+impl Gateway {
+    /// Ends it in order, in less than 10 s: what was taken is committed, acknowledged, and as far as may be delivered.
+    ///
+    /// # Errors
+    /// A part of it failed for good.
+    pub fn finish(self) -> Result<(), RunError> {
+        self.stop.set();
+        let mut failure = None;
+        if self.ingest.join().is_err() {
+            failure = Some(RunError::Panicked("ingest".into()));
+        }
+        let sources = self.sources;
+        self.io.block_on(async {
+            let end = async {
+                for task in sources {
+                    let _ = task.await;
+                }
+            };
+            if tokio::time::timeout(SOURCES_END_MAX, end).await.is_err() {
+                tracing::warn!("a source did not end in time");
+            }
+        });
+        match self.pipeline_thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failure = Some(error.into()),
+            Err(_) => failure = Some(RunError::Panicked("pipeline".into())),
+        }
+        self.destinations_stop.set();
+        for destination in self.destinations {
+            match destination.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failure = Some(error.into()),
+                Err(_) => failure = Some(RunError::Panicked("forward".into())),
+            }
+        }
+        self.io.shutdown_timeout(Duration::from_millis(200));
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn destinations(
+    config: &Config,
+    clock: &Clock,
+    journal: &JournalReader,
+    outputs: impl Fn() -> OutputReader,
+) -> Result<Vec<Box<dyn Destination>>, RunError> {
+    let mut destinations: Vec<Box<dyn Destination>> = Vec::new();
+    if let Some(kafka) = &config.forward.kafka {
+        let logs = Logs::new(kafka, journal, outputs);
+        let gateway = &config.gateway;
+        destinations.push(Box::new(KafkaDestination::new(
+            kafka,
+            &gateway.name,
+            &gateway.data_dir,
+            logs,
+            clock.clone(),
+        )?));
+    }
+    Ok(destinations)
+}
+
+struct Sources {
+    names: Vec<String>,
+    handles: Vec<source::SourceHandle>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    listener: Option<SocketAddr>,
+}
+
+fn start_sources(
+    config: &Config,
+    io: &tokio::runtime::Runtime,
+    inbox: source::Inbox,
+    metrics: &Arc<Metrics>,
+    stop: &Stop,
+) -> Result<Sources, RunError> {
+    let json = config.source.json.iter().map(|json| Mapping::new(json).filter());
+    let filters: Vec<String> = topic::filters().chain(json).collect();
+    let mut sources = Sources { names: Vec::new(), handles: Vec::new(), tasks: Vec::new(), listener: None };
+    for mqtt in &config.source.mqtt {
+        let (id, end) = sources.add(&mqtt.name);
+        let source = Mqtt::new(id, mqtt, &config.gateway.name, filters.clone(), metrics.clone())?;
+        sources.tasks.push(io.spawn(source.run(inbox.clone(), end, stop.clone())));
+    }
+    if let Some(listener) = &config.source.listener {
+        let (id, end) = sources.add("listener");
+        let source = io.block_on(Listener::bind(id, listener, filters, metrics.clone()))?;
+        sources.listener = Some(source.address());
+        let spawn = io.handle().clone();
+        let spawn = move |client| drop(spawn.spawn(client));
+        sources.tasks.push(io.spawn(source.run(inbox.clone(), end, stop.clone(), spawn)));
+    }
+    for serial in &config.source.serial {
+        let (id, end) = sources.add(&serial.device.display().to_string());
+        let source = Serial::new(id, serial.clone(), metrics.clone());
+        sources.tasks.push(io.spawn(source.run(inbox.clone(), end, stop.clone())));
+    }
+    Ok(sources)
+}
+
+impl Sources {
+    fn add(&mut self, name: &str) -> (SourceId, source::SourceEnd) {
+        let id = SourceId(u16::try_from(self.names.len()).unwrap_or(u16::MAX));
+        let (handle, end) = source::handle();
+        self.names.push(name.to_owned());
+        self.handles.push(handle);
+        (id, end)
+    }
+}
+
+fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RunError> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map_err(RunError::Thread)
+}
+
+/// Makes the data folder if need be, for its user only.
+fn make_folder(path: &Path) -> Result<(), RunError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|source| RunError::Folder { path: path.to_owned(), source })
+}

@@ -380,5 +380,8 @@ pub fn axes(info: &StreamInfo<'_>) -> u8 {
 #[must_use]
 pub fn is_encodable(info: &StreamInfo<'_>) -> bool {
     let wide_enough = matches!(info.encoding, Encoding::Raw24 | Encoding::Rice24) || info.bits <= 16;
-    wide_enough && info.block_samples > 0 && !info.axes.is_empty() && info.axes.len() <= spindle_common::wire::AXES_MAX
+    wide_enough
+        && info.block_samples > 0
+        && !info.axes.is_empty()
+        && info.axes.len() <= spindle_common::wire::AXES_MAX
 }

@@ -205,7 +205,11 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let push = (1usize..120, 0usize..20, 0u8..3).prop_map(|(len, slack, stream)| Step::Push { len, slack, stream });
+        let push = (1usize..120, 0usize..20, 0u8..3).prop_map(|(len, slack, stream)| Step::Push {
+            len,
+            slack,
+            stream,
+        });
         let free = (0u32..9).prop_map(|count| Step::Free { count });
         proptest::collection::vec(prop_oneof![3 => push, 1 => free], 1..200)
     }
@@ -260,7 +264,8 @@ mod tests {
     fn a_block_larger_than_the_ring_is_refused_and_drops_nothing() {
         let mut ring: Ring<[u8; 16], 4> = Ring::new([0; 16]);
         ring.push(StreamId(0), 1, 8, |_, _| Some(8), |_| ()).expect("fits");
-        let refused = ring.push(StreamId(0), 1, 17, |_, _| Some(17), |_| unreachable!("nothing may be dropped"));
+        let refused =
+            ring.push(StreamId(0), 1, 17, |_, _| Some(17), |_| unreachable!("nothing may be dropped"));
         assert_eq!(refused, Err(PushError::TooLarge { len: 17, capacity: 16 }));
         assert_eq!(ring.len(), 1);
     }

@@ -3,6 +3,7 @@
 
 mod books;
 mod dead;
+pub mod ingest;
 pub mod json;
 mod node;
 #[cfg(test)]

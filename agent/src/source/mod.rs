@@ -1,7 +1,10 @@
 //! Ways in. Each source hands batches of [`Incoming`] to one bounded channel and waits when it is full, so back-pressure
 //! reaches the wire; none drops. What a source has to acknowledge it does when it is told to, after the commit.
 
+pub mod listener;
+pub mod mqtt;
 pub mod recording;
+pub mod serial;
 pub mod topic;
 
 use bytes::Bytes;

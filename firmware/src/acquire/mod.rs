@@ -69,7 +69,9 @@ pub async fn run<M, B, const BLOCKS: usize, S, T>(
         task.seal();
         match stop {
             Stop::Bus => {
-                node.count(options.stream, |counters| counters.bus_errors = counters.bus_errors.saturating_add(1));
+                node.count(options.stream, |counters| {
+                    counters.bus_errors = counters.bus_errors.saturating_add(1)
+                });
                 task.rest(RETRY_S).await;
             }
             Stop::SelfTest(id) => task.self_test(id).await,

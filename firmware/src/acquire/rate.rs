@@ -137,7 +137,11 @@ mod tests {
             assert!((measured / rate - 1.0).abs() < 10e-6, "{measured} against {rate}");
             let index = (119.0 * rate) as u64;
             let truth = index as f64 / rate * 1e6;
-            assert!((clock.tick_of(index) as f64 - truth).abs() < 40.0, "{} against {truth}", clock.tick_of(index));
+            assert!(
+                (clock.tick_of(index) as f64 - truth).abs() < 40.0,
+                "{} against {truth}",
+                clock.tick_of(index)
+            );
         }
     }
 

@@ -9,12 +9,15 @@ use crate::acquire;
 use crate::clock::{TICK_HZ, UtcPair, UtcSource};
 use crate::node::{Facts, Held, Node, WhenFull, axes, boot_id};
 use crate::sensor::iis3dwb::model::Model;
-use crate::sensor::signal::Spindle;
 use crate::sensor::iis3dwb::{Config, FullScale, Iis3dwb, RATE_NOMINAL_MHZ};
+use crate::sensor::signal::Spindle;
 use crate::transport::mqtt::{Mqtt, Setup, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
 use crate::uplink::session::{Exit, Session};
 use crate::uplink::{self, Uplink};
+use core::cell::Cell;
+use core::pin::Pin;
+use core::task::Poll;
 use embassy_futures::join::join3;
 use embassy_futures::select::{Either3, select, select3};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
@@ -24,9 +27,6 @@ use spindle_common::id::{BootId, StreamId};
 use spindle_common::wire::block::flags;
 use spindle_common::wire::messages::{ResetCause, TimeSource};
 use spindle_common::wire::{Offline, StreamInfo, StreamStatus, block_len_max, frame};
-use core::cell::Cell;
-use core::pin::Pin;
-use core::task::Poll;
 use std::boxed::Box;
 use std::rc::Rc;
 use std::string::String;
@@ -203,7 +203,8 @@ impl Drop for Board {
 
 /// Embassy's timer works under any runtime, tokio's only under its own.
 async fn within<F: Future>(timeout: std::time::Duration, future: F) -> Option<F::Output> {
-    let timeout = Duration::from_micros(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4));
+    let timeout =
+        Duration::from_micros(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4));
     embassy_time::with_timeout(timeout, future).await.ok()
 }
 
@@ -291,7 +292,8 @@ async fn run_once(spec: &VirtualBoard, boot: BootId, taps: &[Arc<Tap>], shared: 
         let tasks = spec.sensors.iter().zip(taps).enumerate().map(|(index, (sensor, tap))| {
             let stream = StreamId(u8::try_from(index).unwrap_or(u8::MAX));
             let time = HostTime::new(spec.speed, newest.clone());
-            Box::pin(sample(sensor, stream, &node, time, tap.clone(), shared)) as Pin<Box<dyn Future<Output = ()> + '_>>
+            Box::pin(sample(sensor, stream, &node, time, tap.clone(), shared))
+                as Pin<Box<dyn Future<Output = ()> + '_>>
         });
         join_all(tasks.collect()).await;
         sampled_out.set(true);
@@ -338,7 +340,8 @@ fn copy_counters(node: &HostNode<'_>, sampled_out: bool, shared: &Shared) {
     let Held { oldest, next } = node.held();
     let (uplink, connected) = node.uplink_counters();
     let dropped = node.dropped();
-    let streams = (0..node.facts.streams.len()).filter_map(|index| node.counters(StreamId(u8::try_from(index).ok()?)));
+    let streams =
+        (0..node.facts.streams.len()).filter_map(|index| node.counters(StreamId(u8::try_from(index).ok()?)));
     *shared.counters.lock() = Counters {
         streams: streams.collect(),
         uplink,
@@ -370,16 +373,23 @@ async fn sample(
 ) {
     let options = acquire::Options {
         stream,
-        when_full: if matches!(time, HostTime::OnDemand { .. }) { WhenFull::Wait } else { WhenFull::DropOldest },
+        when_full: if matches!(time, HostTime::OnDemand { .. }) {
+            WhenFull::Wait
+        } else {
+            WhenFull::DropOldest
+        },
         flags: flags::SYNTHETIC,
         supervisor: None,
     };
     let from = match &sensor.source {
-        Source::Spindle(spindle) => From::Spindle(Spindle { rate_hz: sensor.true_rate_hz(), ..*spindle }.start()),
+        Source::Spindle(spindle) => {
+            From::Spindle(Spindle { rate_hz: sensor.true_rate_hz(), ..*spindle }.start())
+        }
         Source::Frames { frames, repeat } => From::Frames { frames: frames.clone(), at: 0, repeat: *repeat },
         Source::Playback(playback) => {
             let end = End::default();
-            let mut player = Player::new(playback.clone(), &time, tap, sensor.rate_error, &end).stop_after(sensor.stop_after);
+            let mut player = Player::new(playback.clone(), &time, tap, sensor.rate_error, &end)
+                .stop_after(sensor.stop_after);
             let mut planar = std::vec![0i32; usize::from(sensor.block_samples) * playback.axes().len()];
             let sampling = acquire::run(node, &mut player, &time, &mut planar, options);
             let ending = halt_when(node, stream, shared, || end.ask(), end.drained());
@@ -417,7 +427,11 @@ async fn halt_when(
 }
 
 async fn uplink_task(spec: &VirtualBoard, node: &HostNode<'_>, time: &HostTime, shared: &Shared) -> Exit {
-    let lens = node.facts.streams.iter().map(|info| block_len_max(axes(info).into(), info.block_samples.into(), info.encoding));
+    let lens = node
+        .facts
+        .streams
+        .iter()
+        .map(|info| block_len_max(axes(info).into(), info.block_samples.into(), info.encoding));
     let message_len = lens.max().unwrap_or(0).max(SMALL_MESSAGE_LEN);
     let mut scratch = std::vec![0; message_len];
     let config = uplink::Config { window: spec.window, ..uplink::Config::default() };

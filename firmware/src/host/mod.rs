@@ -205,7 +205,12 @@ impl VirtualBoard {
 
     /// Connects by MQTT to `HOST:PORT` with user name and password.
     #[must_use]
-    pub fn mqtt_login(mut self, address: impl Into<String>, user: impl Into<String>, password: impl Into<String>) -> Self {
+    pub fn mqtt_login(
+        mut self,
+        address: impl Into<String>,
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
         self.way = Some(Way::Mqtt { address: address.into(), login: Some((user.into(), password.into())) });
         self
     }
@@ -260,7 +265,8 @@ impl VirtualBoard {
     }
 
     pub(crate) fn check(&self) -> Result<(), HostError> {
-        let names = [("site", &self.site), ("machine", &self.machine), ("node", &self.node), ("board", &self.board)];
+        let names =
+            [("site", &self.site), ("machine", &self.machine), ("node", &self.node), ("board", &self.board)];
         let sensors = self.sensors.iter().map(|sensor| ("sensor", &sensor.name));
         for (what, name) in names.into_iter().chain(sensors) {
             if !is_name(name) {

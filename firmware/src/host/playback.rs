@@ -4,12 +4,12 @@ use super::tap::Tap;
 use super::timebase::HostTime;
 use crate::clock::{TICK_HZ, Timebase};
 use crate::sensor::{Batch, SelfTest, Sensor, SensorInfo};
-use embassy_futures::select::select;
-use embassy_sync::blocking_mutex::raw::NoopRawMutex;
-use embassy_sync::signal::Signal;
 use core::cell::Cell;
 use core::convert::Infallible;
 use core::ops::Range;
+use embassy_futures::select::select;
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_sync::signal::Signal;
 use std::string::String;
 use std::sync::Arc;
 
@@ -34,7 +34,8 @@ impl Playback {
         let rate_fits = (1e-3..4.0e6).contains(&rate_hz);
         let half = 1i32 << (u32::from(bits.clamp(2, 24)) - 1);
         let values_fit = samples.iter().all(|sample| (-half..half).contains(sample));
-        let ok = whole && axes.is_ascii() && rate_fits && (2..=24).contains(&bits) && values_fit && scale > 0.0;
+        let ok =
+            whole && axes.is_ascii() && rate_fits && (2..=24).contains(&bits) && values_fit && scale > 0.0;
         ok.then(|| Self { samples, axes: axes.into(), bits, rate_hz, scale, repeat: false })
     }
 
@@ -120,7 +121,13 @@ pub(crate) struct Player<'t> {
 }
 
 impl<'t> Player<'t> {
-    pub(crate) fn new(playback: Playback, time: &'t HostTime, tap: Arc<Tap>, rate_error: f64, end: &'t End) -> Self {
+    pub(crate) fn new(
+        playback: Playback,
+        time: &'t HostTime,
+        tap: Arc<Tap>,
+        rate_error: f64,
+        end: &'t End,
+    ) -> Self {
         let period = f64::from(TICK_HZ) / (playback.rate_hz * (1.0 + rate_error));
         Self { playback, time, tap, end, period, start: 0, taken: 0, left: None, batch: 0..0 }
     }
@@ -209,7 +216,12 @@ impl Sensor for Player<'_> {
     }
 
     fn drain(&mut self, mut frame: impl FnMut(&[i32])) {
-        for samples in self.playback.samples.get(self.batch.clone()).unwrap_or_default().chunks_exact(self.playback.axes.len())
+        for samples in self
+            .playback
+            .samples
+            .get(self.batch.clone())
+            .unwrap_or_default()
+            .chunks_exact(self.playback.axes.len())
         {
             self.tap.add(samples.iter().copied());
             frame(samples);

@@ -4,7 +4,10 @@
 //! As in embassy's own queues each task has one entry, its earliest wake-up; when woken it asks again. So what a cancelled
 //! timer leaves behind is at most one early wake-up per task.
 
-#![allow(clippy::disallowed_methods, reason = "this is the clock of virtual boards, and it runs one thread of its own")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the clock of virtual boards, and it runs one thread of its own"
+)]
 
 use core::task::Waker;
 use embassy_time_driver::Driver;

@@ -2,8 +2,8 @@
 
 use crate::clock::{BoardTime, Timebase};
 use core::cell::Cell;
-use std::rc::Rc;
 use embassy_time::{Duration, Instant, Timer};
+use std::rc::Rc;
 
 /// How fast a virtual board's time runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,9 +20,15 @@ pub enum Speed {
 #[derive(Debug)]
 pub(crate) enum HostTime {
     Real(BoardTime),
-    Scaled { start: Instant, factor: f64 },
+    Scaled {
+        start: Instant,
+        factor: f64,
+    },
     /// `newest` is the latest of all sensors of the board.
-    OnDemand { now: Cell<u64>, newest: Rc<Cell<u64>> },
+    OnDemand {
+        now: Cell<u64>,
+        newest: Rc<Cell<u64>>,
+    },
 }
 
 impl HostTime {

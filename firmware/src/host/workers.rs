@@ -44,7 +44,10 @@ fn start() -> Result<Workers, HostError> {
 fn worker(index: usize) -> Result<UnboundedSender<Job>, HostError> {
     let (sender, mut jobs) = unbounded_channel::<Job>();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    #[allow(clippy::disallowed_methods, reason = "virtual boards bring their own threads: tests use them without an agent")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "virtual boards bring their own threads: tests use them without an agent"
+    )]
     std::thread::Builder::new().name(std::format!("spindle-boards-{index}")).spawn(move || {
         let boards = tokio::task::LocalSet::new();
         runtime.block_on(boards.run_until(async move {

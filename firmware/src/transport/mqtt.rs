@@ -13,7 +13,6 @@ use heapless::{Deque, String, Vec};
 use minimq::{ConfigBuilder, Connection, Publication, QoS, Session, SubscriptionOptions, TopicFilter, Will};
 use spindle_common::wire::STREAMS_MAX;
 
-
 /// Longest topic: `spindle/v1/` and three names of 32 bytes and the kind.
 pub const TOPIC_LEN_MAX: usize = 128;
 
@@ -114,7 +113,12 @@ impl<'b, D: Dial> Mqtt<'b, D> {
     ///
     /// # Errors
     /// When a buffer cannot hold even one message, or minimq refuses a setting.
-    pub fn new(dial: D, facts: &Facts<'_>, setup: Setup<'b>, message_len_max: usize) -> Result<Self, SetupError> {
+    pub fn new(
+        dial: D,
+        facts: &Facts<'_>,
+        setup: Setup<'b>,
+        message_len_max: usize,
+    ) -> Result<Self, SetupError> {
         let topics = Topics::new(facts);
         if setup.tx.len() < message_len_max + TOPIC_LEN_MAX + 512 {
             return Err(SetupError { what: "transmit buffer is smaller than a message" });
@@ -150,10 +154,8 @@ impl<'b, D: Dial> Transport for Mqtt<'b, D> {
         let io = self.dial.dial().await.map_err(|_| Error::Dial)?;
         let mut connection = self.session.connect(io).await.map_err(|_| Error::Broken)?;
         let at_least_once = SubscriptionOptions::default().maximum_qos(QoS::AtLeastOnce);
-        let filters = [
-            TopicFilter::new(&self.topics.ack),
-            TopicFilter::new(&self.topics.cmd).options(at_least_once),
-        ];
+        let filters =
+            [TopicFilter::new(&self.topics.ack), TopicFilter::new(&self.topics.cmd).options(at_least_once)];
         let subscribed = connection.subscribe(&filters, &[]).await.map_err(|_| Error::Broken)?;
         while connection.is_pending(&subscribed) {
             connection.poll().await.map_err(|_| Error::Broken)?;

@@ -221,7 +221,9 @@ impl Uplink {
     /// The next thing to do.
     pub fn next(&mut self, held: Held, now_ms: u64) -> Action {
         let since_ms = match self.link {
-            Link::Down { retry_at_ms } if now_ms < retry_at_ms => return Action::Wait { until_ms: retry_at_ms },
+            Link::Down { retry_at_ms } if now_ms < retry_at_ms => {
+                return Action::Wait { until_ms: retry_at_ms };
+            }
             Link::Down { .. } => {
                 self.link = Link::Connecting;
                 return Action::Connect;
@@ -237,7 +239,8 @@ impl Uplink {
         }
         if now_ms >= self.time_at_ms {
             let young = now_ms.saturating_sub(since_ms) < 60_000;
-            self.time_at_ms = now_ms + if young { self.config.time_every_ms / 6 } else { self.config.time_every_ms };
+            self.time_at_ms =
+                now_ms + if young { self.config.time_every_ms / 6 } else { self.config.time_every_ms };
             return Action::Send(Item::Time);
         }
         if self.cursor.precedes(held.oldest) {

@@ -57,7 +57,12 @@ where
     T: Timebase,
 {
     /// Connects, sends and connects again, until the gateway asks for a restart or the node is told to leave.
-    pub async fn run<X: Transport>(&mut self, uplink: &mut Uplink, transport: &mut X, utc: &mut impl UtcSource) -> Exit {
+    pub async fn run<X: Transport>(
+        &mut self,
+        uplink: &mut Uplink,
+        transport: &mut X,
+        utc: &mut impl UtcSource,
+    ) -> Exit {
         loop {
             self.check_in();
             self.node.note_uplink(uplink.counters(), false);

@@ -1,0 +1,243 @@
+//! A broker of the site, to which the gateway is a client (rumqttc, MQTT 5): a persistent session, subscriptions made anew
+//! at every CONNACK, and a PUBACK only when told so. A packet id counts on its own connection alone: what is left to
+//! acknowledge of an earlier one is dropped, for the broker sends those messages again.
+
+use super::{BATCH_LEN_MAX, Inbox, Incoming, PACKET_LEN_MAX, SourceEnd, SourceId, Token};
+use crate::api::metrics;
+use crate::config::MqttSource;
+use crate::runtime::Stop;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, ClientError, Event, EventLoop, MqttOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// First and longest pause before connecting again; each is drawn between half and the whole.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long the farewell may take.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// Room in the request channel besides that for acknowledgements.
+const REQUESTS_MAX: usize = 1024;
+/// Pause before trying again when the request channel is full.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// Why a broker cannot be a source.
+#[derive(Debug, thiserror::Error)]
+pub enum MqttError {
+    /// `address` is not `HOST:PORT`.
+    #[error("address {0:?} of an MQTT source is not HOST:PORT")]
+    Address(String),
+    /// The password file cannot be read.
+    #[error("password file {path} of an MQTT source: {source}")]
+    Password {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A source that is ready to connect.
+pub struct Mqtt {
+    id: SourceId,
+    name: String,
+    client: AsyncClient,
+    events: EventLoop,
+    filters: Vec<String>,
+    metrics: Arc<metrics::Metrics>,
+    /// Of the connection; 0 when there is none.
+    connection: Arc<AtomicU64>,
+    connections: u64,
+}
+
+impl Mqtt {
+    /// Prepares the connection.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn new(
+        id: SourceId,
+        config: &MqttSource,
+        gateway: &str,
+        filters: Vec<String>,
+        metrics: Arc<metrics::Metrics>,
+    ) -> Result<Self, MqttError> {
+        let address = || MqttError::Address(config.address.clone());
+        let (host, port) = config.address.rsplit_once(':').ok_or_else(address)?;
+        let port = port.parse().map_err(|_| address())?;
+        let client_id = config.client_id.clone().unwrap_or_else(|| format!("spindle-{gateway}"));
+        let mut options = MqttOptions::new(client_id, host, port);
+        options.set_keep_alive(config.keep_alive.max(Duration::from_secs(1)));
+        options.set_clean_start(false);
+        let expiry = u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX);
+        options.set_session_expiry_interval(Some(expiry));
+        options.set_receive_maximum(Some(config.receive_maximum));
+        options.set_max_packet_size(u32::try_from(PACKET_LEN_MAX).ok());
+        options.set_manual_acks(true);
+        if let Some(username) = &config.username {
+            let password = match &config.password_file {
+                Some(path) => std::fs::read_to_string(path)
+                    .map_err(|source| MqttError::Password { path: path.display().to_string(), source })?,
+                None => String::new(),
+            };
+            options.set_credentials(username, password.trim_end_matches(['\n', '\r']));
+        }
+        let (client, events) = AsyncClient::new(options, usize::from(config.receive_maximum) + REQUESTS_MAX);
+        Ok(Self {
+            id,
+            name: config.name.clone(),
+            client,
+            events,
+            filters,
+            metrics,
+            connection: Arc::new(AtomicU64::new(0)),
+            connections: 0,
+        })
+    }
+
+    /// Works until `stop`, and then until all that it had handed on is acknowledged or given up.
+    pub async fn run(mut self, inbox: Inbox, end: SourceEnd, stop: Stop) {
+        let control = control(
+            self.client.clone(),
+            end,
+            self.connection.clone(),
+            self.metrics.clone(),
+            self.name.clone(),
+        );
+        let client = self.client.clone();
+        tokio::select! {
+            () = self.receive(inbox, &stop) => {}
+            () = control => {}
+        }
+        // Control has ended, so all is acknowledged that will be: say goodbye, so that the broker need not wait.
+        if client.try_disconnect().is_ok() {
+            let farewell = async { while self.events.poll().await.is_ok() {} };
+            let _ = tokio::time::timeout(FAREWELL_MAX, farewell).await;
+        }
+    }
+
+    /// Polls for ever.
+    async fn receive(&mut self, inbox: Inbox, stop: &Stop) {
+        let mut backoff = BACKOFF_MIN;
+        let mut said = false;
+        let mut batch = Vec::new();
+        loop {
+            match self.events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                    self.connected();
+                    backoff = BACKOFF_MIN;
+                    said = false;
+                }
+                Ok(Event::Incoming(Packet::Publish(publish))) if !stop.is_set() => {
+                    self.take(publish, &mut batch)
+                }
+                Ok(Event::Incoming(Packet::SubAck(ack))) => {
+                    let failed =
+                        |code: &SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
+                    if ack.return_codes.iter().any(failed) {
+                        tracing::error!(source = self.name, codes = ?ack.return_codes, "broker refuses a subscription");
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    if self.connection.swap(0, Ordering::Relaxed) != 0 {
+                        self.metrics.source.disconnections.increment();
+                    }
+                    if !said {
+                        tracing::warn!(source = self.name, %error, "broker is not reached; trying again");
+                        said = true;
+                    }
+                    tokio::time::sleep(jittered(backoff)).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+            // Events that rumqttc has read already are taken without waiting; then the batch goes on.
+            let ready = !self.events.state.events.is_empty();
+            if !batch.is_empty()
+                && (!ready || batch.len() >= BATCH_LEN_MAX)
+                && inbox.send(std::mem::take(&mut batch)).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn connected(&mut self) {
+        self.connections += 1;
+        self.connection.store(self.connections, Ordering::Relaxed);
+        self.metrics.source.connections.increment();
+        tracing::info!(source = self.name, "connected to broker");
+        let filters = self.filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        if let Err(error) = self.client.try_subscribe_many(filters.collect::<Vec<_>>()) {
+            // The request channel is full of messages to nodes: connect again, when it has been drained.
+            tracing::error!(source = self.name, %error, "cannot subscribe");
+            self.events.clean();
+        }
+    }
+
+    fn take(&self, publish: Publish, batch: &mut Vec<Incoming>) {
+        self.metrics.source.messages.increment();
+        self.metrics.source.bytes.add(publish.payload.len() as u64);
+        let token = Token {
+            source: self.id,
+            connection: self.connection.load(Ordering::Relaxed),
+            packet: publish.pkid,
+        };
+        batch.push(Incoming {
+            source: self.id,
+            topic: Some(publish.topic),
+            payload: publish.payload,
+            redelivered: publish.dup,
+            token: (publish.qos != QoS::AtMostOnce).then_some(token),
+        });
+    }
+}
+
+/// Does what the agent asks, until it asks no more.
+async fn control(
+    client: AsyncClient,
+    mut end: SourceEnd,
+    connection: Arc<AtomicU64>,
+    metrics: Arc<metrics::Metrics>,
+    name: String,
+) {
+    loop {
+        tokio::select! {
+            tokens = end.release.recv() => {
+                let Some(tokens) = tokens else { return };
+                for token in tokens {
+                    acknowledge(&client, token, &connection, &metrics).await;
+                }
+            }
+            message = end.outgoing.recv() => {
+                let Some(message) = message else { return };
+                let qos = if message.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+                let connected = connection.load(Ordering::Relaxed) != 0;
+                if !connected || client.try_publish(&message.topic, qos, false, message.payload).is_err() {
+                    metrics.source.outgoing_dropped.increment();
+                    tracing::debug!(source = name, topic = message.topic, "message to a node dropped");
+                }
+            }
+        }
+    }
+}
+
+async fn acknowledge(client: &AsyncClient, token: Token, connection: &AtomicU64, metrics: &metrics::Metrics) {
+    let publish = Publish { qos: QoS::AtLeastOnce, pkid: token.packet, ..Publish::default() };
+    while connection.load(Ordering::Relaxed) == token.connection {
+        match client.try_ack(&publish) {
+            Ok(()) => return,
+            Err(ClientError::TryRequest(_) | ClientError::Request(_)) => tokio::time::sleep(FULL_PAUSE).await,
+        }
+    }
+    metrics.source.acks_stale.increment();
+}
+
+/// Between half and the whole of a pause, so that gateways do not come back all at once.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(pause) % 1000;
+    pause / 2 + pause / 2 * u32::try_from(random).unwrap_or(0) / 1000
+}

@@ -1,0 +1,141 @@
+//! A serial port: the same messages, in COBS frames, both ways. The port is opened again when it was unplugged. Nothing
+//! is acknowledged on the line itself; the node keeps what the gateway's own acks have not covered.
+
+use super::{BATCH_LEN_MAX, Inbox, Incoming, SourceEnd, SourceId};
+use crate::api::metrics;
+use crate::config::SerialSource;
+use crate::runtime::Stop;
+use bytes::Bytes;
+use spindle_common::wire::{MESSAGE_LEN_MAX, frame};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_serial::{SerialPortBuilderExt, SerialStream};
+
+/// First and longest pause before opening again.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A line that takes no more for this long is opened again.
+const WRITE_MAX: Duration = Duration::from_secs(2);
+const READ_LEN: usize = 16 * 1024;
+
+/// A serial port that is ready to be opened.
+#[derive(Debug)]
+pub struct Serial {
+    id: SourceId,
+    config: SerialSource,
+    metrics: Arc<metrics::Metrics>,
+}
+
+impl Serial {
+    /// Prepares the port.
+    #[must_use]
+    pub const fn new(id: SourceId, config: SerialSource, metrics: Arc<metrics::Metrics>) -> Self {
+        Self { id, config, metrics }
+    }
+
+    /// Works until `stop`, and then until the agent has no more to say.
+    pub async fn run(self, inbox: Inbox, mut end: SourceEnd, stop: Stop) {
+        let mut backoff = BACKOFF_MIN;
+        let mut said = false;
+        let device = self.config.device.display().to_string();
+        loop {
+            match open(&device, self.config.baud) {
+                Ok(port) => {
+                    tracing::info!(device, "serial port is open");
+                    self.metrics.source.connections.increment();
+                    said = false;
+                    backoff = BACKOFF_MIN;
+                    if self.serve(port, &inbox, &mut end, &stop).await {
+                        return;
+                    }
+                    self.metrics.source.disconnections.increment();
+                    tracing::warn!(device, "serial port was lost");
+                }
+                Err(error) => {
+                    if !said {
+                        tracing::warn!(device, %error, "serial port does not open; trying again");
+                        said = true;
+                    }
+                }
+            }
+            if pause(super::mqtt::jittered(backoff), &mut end).await {
+                return;
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Serves an open port; says whether the agent is done (else the port is gone).
+    async fn serve(&self, port: SerialStream, inbox: &Inbox, end: &mut SourceEnd, stop: &Stop) -> bool {
+        let (mut reader, mut writer) = tokio::io::split(port);
+        let mut decoder = Box::new(frame::Decoder::<MESSAGE_LEN_MAX>::new());
+        let mut buffer = vec![0; READ_LEN];
+        loop {
+            tokio::select! {
+                tokens = end.release.recv() => {
+                    if tokens.is_none() {
+                        return true;
+                    }
+                }
+                message = end.outgoing.recv() => {
+                    let Some(message) = message else { return true };
+                    let mut framed = vec![0; frame::len_max(message.payload.len())];
+                    let Ok(len) = frame::encode(&message.payload, &mut framed) else { continue };
+                    let write = writer.write_all(framed.get(..len).unwrap_or(&[]));
+                    if !matches!(tokio::time::timeout(WRITE_MAX, write).await, Ok(Ok(()))) {
+                        return false;
+                    }
+                }
+                read = reader.read(&mut buffer) => {
+                    let Ok(len @ 1..) = read else { return false };
+                    if !stop.is_set() && !self.take(&mut decoder, buffer.get(..len).unwrap_or(&[]), inbox).await {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands on the frames that end in `bytes`; says whether anyone still takes them.
+    async fn take(&self, decoder: &mut frame::Decoder<MESSAGE_LEN_MAX>, bytes: &[u8], inbox: &Inbox) -> bool {
+        let mut batch = Vec::new();
+        let refused = decoder.counters().refused;
+        decoder.feed(bytes, |message| {
+            batch.push(Incoming {
+                source: self.id,
+                topic: None,
+                payload: Bytes::copy_from_slice(message),
+                redelivered: false,
+                token: None,
+            });
+        });
+        self.metrics.source.frames_damaged.add(decoder.counters().refused - refused);
+        self.metrics.source.messages.add(batch.len() as u64);
+        self.metrics.source.bytes.add(batch.iter().map(|message| message.payload.len() as u64).sum());
+        while !batch.is_empty() {
+            let rest = batch.split_off(batch.len().min(BATCH_LEN_MAX));
+            if inbox.send(std::mem::replace(&mut batch, rest)).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn open(device: &str, baud: u32) -> tokio_serial::Result<SerialStream> {
+    tokio_serial::new(device, baud).open_native_async()
+}
+
+/// Waits, dropping what is meant for the absent port; says whether the agent is done.
+async fn pause(pause: Duration, end: &mut SourceEnd) -> bool {
+    let wait = tokio::time::sleep(pause);
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            () = &mut wait => return false,
+            tokens = end.release.recv() => if tokens.is_none() { return true },
+            message = end.outgoing.recv() => if message.is_none() { return true },
+        }
+    }
+}
