@@ -16,8 +16,8 @@ const TICKS_PER_GROUP: [u32; 2] = [96, 48];
 /// Why words make no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FifoError {
-    /// A tag's parity bit is wrong: the bus garbled it.
-    Parity,
+    /// A tag's parity bit is wrong, or it names a sensor that is not batched: the bus garbled it.
+    Tag,
 }
 
 /// Frames of a batch that follow each other without a hole, and what was lost before them.
@@ -76,7 +76,7 @@ impl Counter {
                         waiting = Some((ticks, slot));
                     }
                 }
-                _ => {}
+                _ => return Err(FifoError::Tag),
             }
             run.words += 1;
             let Some(ticks) = stamp else { continue };
@@ -125,7 +125,7 @@ pub(super) fn frames(bytes: &[u8], mut frame: impl FnMut(&[i16])) {
 
 fn parse_tag(tag: u8) -> Result<(u8, u8), FifoError> {
     if tag.count_ones() & 1 != 0 {
-        return Err(FifoError::Parity);
+        return Err(FifoError::Tag);
     }
     Ok((tag >> 3, tag >> 1 & 3))
 }
@@ -194,6 +194,6 @@ mod tests {
     fn a_wrong_parity_bit_is_noticed() {
         let mut bytes = words(0..3, 96, false);
         bytes[7] ^= 1;
-        assert_eq!(Counter::new().run(&bytes), Err(FifoError::Parity));
+        assert_eq!(Counter::new().run(&bytes), Err(FifoError::Tag));
     }
 }

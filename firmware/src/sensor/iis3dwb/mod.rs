@@ -100,8 +100,11 @@ pub enum Error<S, P> {
     /// The FIFO stayed silent for far longer than it takes to reach its watermark.
     #[error("IIS3DWB: no samples for a second")]
     Silent,
+    /// INT1 tells of a full FIFO, but it reads empty: the bus is stuck.
+    #[error("IIS3DWB: interrupt says samples, FIFO reads empty")]
+    Empty,
     /// A FIFO word is garbled.
-    #[error("IIS3DWB: FIFO word with wrong parity")]
+    #[error("IIS3DWB: FIFO word with a wrong tag")]
     Garbled,
 }
 
@@ -121,6 +124,8 @@ pub struct Iis3dwb<S, P, T> {
     run: Run,
     newest_tick: u64,
     overrun: bool,
+    /// INT1 has told of samples that were not read yet.
+    expected: bool,
 }
 
 impl<S: SpiDevice, P: Wait, T: Timebase> Iis3dwb<S, P, T> {
@@ -139,6 +144,7 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Iis3dwb<S, P, T> {
             run: Run { words: 0, frames: 0, lost: 0 },
             newest_tick: 0,
             overrun: false,
+            expected: false,
         }
     }
 
@@ -213,8 +219,9 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Iis3dwb<S, P, T> {
         let words = words.min(reg::FIFO_WORDS);
         self.overrun |= status[1] & (reg::OVER_RUN_LATCHED | reg::FIFO_OVR) != 0;
         if words == 0 {
-            return Ok(());
+            return if core::mem::take(&mut self.expected) { Err(Error::Empty) } else { Ok(()) };
         }
+        self.expected = false;
         let address = [reg::FIFO_DATA_OUT_TAG | reg::READ];
         let out = &mut self.buffer[..words * reg::WORD_LEN];
         let mut operations = [Operation::Write(&address), Operation::Read(out)];
@@ -263,7 +270,11 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
 
     async fn wait(&mut self) -> Result<(), Self::Error> {
         match with_timeout(Duration::from_secs(1), self.int1.wait_for_high()).await {
-            Ok(result) => result.map_err(Error::Pin),
+            Ok(Ok(())) => {
+                self.expected = true;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Error::Pin(error)),
             Err(_) => Err(Error::Silent),
         }
     }
@@ -277,7 +288,7 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
         let rest = self.buffer.get(self.at..self.filled).unwrap_or_default();
         self.run = match self.counter.run(rest) {
             Ok(run) => run,
-            Err(FifoError::Parity) => {
+            Err(FifoError::Tag) => {
                 self.filled = 0;
                 return Err(Error::Garbled);
             }
