@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod fuzz;
 pub mod kafka;
 pub mod mosquitto;
 pub mod node;
