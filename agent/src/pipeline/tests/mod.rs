@@ -2,6 +2,7 @@
 
 mod determinism;
 mod quality;
+mod schema;
 mod signals;
 
 use super::*;
