@@ -59,6 +59,12 @@ pub struct Source {
     pub outgoing_dropped: Counter,
     /// Messages for a subscriber of the listener dropped because it read too slowly.
     pub subscriber_dropped: Counter,
+    /// Connections of the listener ended for what the client sent: malformed, too large, against the protocol.
+    pub packets_refused: Counter,
+    /// Subscriptions of the listener's clients refused: too many.
+    pub subscriptions_refused: Counter,
+    /// Messages that the listener did not retain: too many.
+    pub retained_dropped: Counter,
     /// Serial frames that were damaged.
     pub frames_damaged: Counter,
 }
