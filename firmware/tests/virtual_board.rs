@@ -1,9 +1,13 @@
 //! Virtual boards against a small broker and gateway: the whole core, from the chip model to the acknowledgement.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests have threads and clocks of their own")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests have threads and clocks of their own"
+)]
 
-mod common;
 #[path = "common/broker.rs"]
 mod broker;
+mod common;
 
 use broker::Broker;
 use spindle_common::wire::Encoding;
@@ -27,10 +31,13 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn at_full_speed_every_sample_arrives_bit_for_bit_and_none_twice() {
-    for (encoding, block_samples) in [(Encoding::Raw16, 512), (Encoding::Rice16, 700), (Encoding::Raw24, 33)] {
+    for (encoding, block_samples) in [(Encoding::Raw16, 512), (Encoding::Rice16, 700), (Encoding::Raw24, 33)]
+    {
         let broker = Broker::start();
-        let spindle = VirtualSensor::spindle("spindle", Spindle::default().with_outer_race_fault(30.0, 0.1, 1.0));
-        let sensor = spindle.encoding(encoding).block_samples(block_samples).rate_error(0.013).stop_after(200_000);
+        let spindle =
+            VirtualSensor::spindle("spindle", Spindle::default().with_outer_race_fault(30.0, 0.1, 1.0));
+        let sensor =
+            spindle.encoding(encoding).block_samples(block_samples).rate_error(0.013).stop_after(200_000);
         let board = board(&broker).sensor(sensor).speed(Speed::Full).start().unwrap();
         let tap = board.tap(0).unwrap().clone();
         wait_until("all acknowledged", || board.counters().is_complete());
@@ -83,7 +90,9 @@ fn what_a_full_ring_drops_is_a_gap_that_the_node_has_announced() {
     wait_until("drops", || board.counters().dropped > 50);
     broker.gateway.lock().unwrap().deaf = false;
     let before = board.counters().dropped;
-    wait_until("blocks again", || broker.gateway.lock().unwrap().streams.get(&0).is_some_and(|s| s.blocks > 100));
+    wait_until("blocks again", || {
+        broker.gateway.lock().unwrap().streams.get(&0).is_some_and(|s| s.blocks > 100)
+    });
     let drained = board.drain_blocking(LONG);
     assert!(drained.complete, "{drained:?}");
     let gateway = broker.gateway.lock().unwrap();

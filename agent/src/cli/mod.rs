@@ -5,9 +5,11 @@
 
 pub mod balance;
 pub mod completions;
+pub mod demo;
 pub mod init;
 pub mod place;
 pub mod replay;
+pub mod run;
 pub mod simulate;
 pub mod tap;
 pub mod validate;
@@ -81,6 +83,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Demo(demo::Args),
+    Run(run::Args),
     Validate(validate::Args),
     Init(init::Args),
     Tap(tap::Args),
@@ -93,8 +97,10 @@ enum Verb {
 /// The whole command: reads the command line, runs the verb, says what failed in one line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { verb, context: _context } = Cli::parse();
+    let Cli { verb, context } = Cli::parse();
     let outcome = match verb {
+        Verb::Demo(args) => args.run(&context),
+        Verb::Run(args) => args.run(&context),
         Verb::Validate(args) => args.run(),
         Verb::Init(args) => args.run(),
         Verb::Tap(args) => args.run(),
@@ -136,6 +142,23 @@ impl Context {
             .with_ansi(std::io::stderr().is_terminal());
         // A second start (tests in one process) keeps the first.
         let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
+        Ok(())
+    }
+}
+
+impl Context {
+    /// Starts logging to a file, for verbs that own the terminal.
+    pub fn start_log_to(&self, level: &str, path: std::path::PathBuf) -> anyhow::Result<()> {
+        let filter = self.log.as_deref().unwrap_or(level);
+        let env_filter = tracing_subscriber::EnvFilter::try_new(filter)
+            .map_err(|error| anyhow::anyhow!("log filter `{filter}`: {error}"))?;
+        let file =
+            std::fs::File::create(&path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(env_filter)
+            .with_writer(std::sync::Arc::new(file))
+            .with_ansi(false);
+        let _ = builder.with_target(false).try_init();
         Ok(())
     }
 }

@@ -171,7 +171,10 @@ impl Mapping {
         };
         let ns = match (value.as_i64(), value.as_f64()) {
             (Some(whole), _) => i128::from(whole) * scale,
-            (None, Some(number)) => (number * scale as f64) as i128,
+            // The fraction apart: the product would have only 53 bits for both.
+            (None, Some(number)) => {
+                number.trunc() as i128 * scale + (number.fract() * scale as f64).round() as i128
+            }
             (None, None) => return Err(format!("field {field:?} holds {}, not a number", brief(value))),
         };
         in_range(ns, field).map(Some)

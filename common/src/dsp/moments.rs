@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Partial sums, so that additions need not wait for each other.
 const PARTS: usize = 8;
 
+/// The same for four sums at a time, which together must fit the vector registers.
+const PARTS_OF_POWERS: usize = 4;
+
 /// Moments of a signal; in the signal's unit and its powers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
@@ -160,8 +163,8 @@ fn sum_min_max(samples: &[f32]) -> (f64, f32, f32) {
 
 /// Sums of the first to fourth powers of the differences from `mean`.
 fn powers(samples: &[f32], mean: f64) -> [f64; 4] {
-    let mut sums = [[0.0; PARTS]; 4];
-    let (chunks, rest) = samples.as_chunks::<PARTS>();
+    let mut sums = [[0.0; PARTS_OF_POWERS]; 4];
+    let (chunks, rest) = samples.as_chunks::<PARTS_OF_POWERS>();
     let mut add = |part: usize, sample: f32| {
         let off = f64::from(sample) - mean;
         let square = off * off;

@@ -84,7 +84,15 @@ pub struct VirtualSensor {
 
 impl VirtualSensor {
     fn new(name: impl Into<String>, source: Source, encoding: Encoding) -> Self {
-        Self { name: name.into(), source, block_samples: 512, encoding, rate_error: 0.0, stop_after: None, overruns: false }
+        Self {
+            name: name.into(),
+            source,
+            block_samples: 512,
+            encoding,
+            rate_error: 0.0,
+            stop_after: None,
+            overruns: false,
+        }
     }
 
     /// The IIS3DWB model with its driver, on a synthesised spindle.

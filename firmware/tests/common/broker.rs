@@ -93,7 +93,12 @@ fn read_packet(socket: &mut impl Read) -> Option<(u8, Vec<u8>)> {
     Some((kind, body))
 }
 
-fn serve(mut socket: TcpStream, gateway: &Mutex<Gateway>, topics: &Mutex<Vec<String>>, goodbyes: &Mutex<u32>) {
+fn serve(
+    mut socket: TcpStream,
+    gateway: &Mutex<Gateway>,
+    topics: &Mutex<Vec<String>>,
+    goodbyes: &Mutex<u32>,
+) {
     let mut input = std::io::BufReader::new(socket.try_clone().unwrap());
     while let Some((kind, body)) = read_packet(&mut input) {
         let mut out = Vec::new();
@@ -114,7 +119,8 @@ fn serve(mut socket: TcpStream, gateway: &Mutex<Gateway>, topics: &Mutex<Vec<Str
                 let ack = gateway.lock().unwrap().take(payload);
                 out.extend([0x40, 2, id[0], id[1]]);
                 if let Some(ack) = ack {
-                    let (site_machine, _) = topic.strip_prefix("spindle/v1/").unwrap().rsplit_once('/').unwrap();
+                    let (site_machine, _) =
+                        topic.strip_prefix("spindle/v1/").unwrap().rsplit_once('/').unwrap();
                     let (site_machine, _) = site_machine.rsplit_once('/').unwrap();
                     let node = gateway.lock().unwrap().node.clone();
                     out.extend(publish(&format!("spindle/v1/{site_machine}/{node}/ack"), &ack));

@@ -95,8 +95,9 @@ impl Gateway {
                     let mut planar = vec![0; header.len()];
                     block.decode_samples(&mut planar).unwrap();
                     let (axes, frames) = (usize::from(header.axes), usize::from(header.samples));
-                    let interleaved =
-                        (0..frames).flat_map(|frame| (0..axes).map(move |axis| axis * frames + frame)).map(|at| planar[at]);
+                    let interleaved = (0..frames)
+                        .flat_map(|frame| (0..axes).map(move |axis| axis * frames + frame))
+                        .map(|at| planar[at]);
                     let stream = self.streams.entry(header.stream.0).or_default();
                     assert!(header.first_sample >= stream.end(), "samples never go back");
                     stream.samples.insert(header.first_sample, interleaved.collect());
@@ -107,14 +108,17 @@ impl Gateway {
                     stream.ticks.push((header.first_sample, header.tick));
                 }
             }
-            Message::Answer(answer) => self.answers.push((answer.id, format!("{:?} {}", answer.outcome, answer.text))),
+            Message::Answer(answer) => {
+                self.answers.push((answer.id, format!("{:?} {}", answer.outcome, answer.text)))
+            }
             _ => return None,
         }
         (!self.deaf).then(|| self.ack()).flatten()
     }
 
     pub fn ack(&self) -> Option<Vec<u8>> {
-        let ack = Ack { node: &self.node, boot: spindle_common::id::BootId(self.boot?), next: Seq(self.next) };
+        let ack =
+            Ack { node: &self.node, boot: spindle_common::id::BootId(self.boot?), next: Seq(self.next) };
         let mut bytes = vec![0; 128];
         let len = ack.encode(&mut bytes).unwrap();
         bytes.truncate(len);

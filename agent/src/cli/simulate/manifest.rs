@@ -72,7 +72,8 @@ pub(super) struct Part {
 /// # Errors
 /// Names the file, the line and what would be right. A row whose samples cannot be carried is an error, not a gap.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Recording>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read manifest {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read manifest {}", path.display()))?;
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let Some((_, header)) = lines.next() else { bail!("manifest {} is empty", path.display()) };
     let columns: HashMap<String, usize> = fields(header).into_iter().zip(0..).collect();
@@ -233,7 +234,10 @@ mod tests {
 
     #[test]
     fn a_recording_becomes_one_stream_and_its_scale_is_in_si() {
-        let (_dir, path) = manifest("a.bin.zst,M01,2000,x|y,int16le,0.001|0.001,0|0,g,\"a, b\"", &[1, 0, 2, 0, 255, 255, 4, 0]);
+        let (_dir, path) = manifest(
+            "a.bin.zst,M01,2000,x|y,int16le,0.001|0.001,0|0,g,\"a, b\"",
+            &[1, 0, 2, 0, 255, 255, 4, 0],
+        );
         let recordings = read(&path).unwrap();
         assert_eq!((recordings[0].name.as_str(), recordings[0].machine.as_str()), ("a", "M01"));
         let parts = recordings[0].load().unwrap();

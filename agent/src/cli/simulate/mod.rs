@@ -188,7 +188,8 @@ impl Args {
                 planned.clear();
                 running.iter().for_each(|running| running.board.stop());
             }
-            let stopped = running.iter().all(|running| running.board.counters().sampled_out) && planned.is_empty();
+            let stopped =
+                running.iter().all(|running| running.board.counters().sampled_out) && planned.is_empty();
             if stopped && deadline.is_none() {
                 deadline = Some(elapsed + self.drain);
             }
@@ -196,7 +197,8 @@ impl Args {
             let (ended, going): (Vec<_>, Vec<_>) =
                 running.into_iter().partition(|running| late || running.board.counters().is_complete());
             running = going;
-            connected |= !ended.is_empty() || running.iter().any(|running| running.board.counters().uplink.connects > 0);
+            connected |= !ended.is_empty()
+                || running.iter().any(|running| running.board.counters().uplink.connects > 0);
             if !connected && elapsed >= CONNECT_PATIENCE {
                 bail!("no board could reach {} in {CONNECT_PATIENCE:?}", self.target());
             }
@@ -212,20 +214,31 @@ impl Args {
     fn target(&self) -> String {
         match &self.broker {
             Some(broker) => format!("the broker at {broker}"),
-            None => self.serial.iter().map(|device| device.display().to_string()).collect::<Vec<_>>().join(", "),
+            None => {
+                self.serial.iter().map(|device| device.display().to_string()).collect::<Vec<_>>().join(", ")
+            }
         }
     }
 
     fn plan(&self) -> anyhow::Result<VecDeque<Planned>> {
         let Some(path) = &self.manifest else {
-            ensure!(self.failing <= self.boards, "{} boards cannot have {} failing", self.boards, self.failing);
+            ensure!(
+                self.failing <= self.boards,
+                "{} boards cannot have {} failing",
+                self.boards,
+                self.failing
+            );
             let boards = if self.serial.is_empty() { self.boards } else { u32::try_from(self.serial.len())? };
             return Ok((0..boards).map(Planned::Virtual).collect());
         };
         let mut recordings = manifest::read(path)?;
         if let Some(text) = &self.only {
             recordings.retain(|recording| recording.path.to_string_lossy().contains(text));
-            ensure!(!recordings.is_empty(), "no recording in {} has `{text}` in its file name", path.display());
+            ensure!(
+                !recordings.is_empty(),
+                "no recording in {} has `{text}` in its file name",
+                path.display()
+            );
         }
         Ok(recordings.into_iter().map(Planned::Recording).collect())
     }
@@ -254,7 +267,8 @@ impl Args {
     fn virtual_board(&self, number: u32) -> (VirtualBoard, String) {
         let machine = format!("mill-{}", number + 1);
         // Each machine has its own speed and each part its own rate, as on a real floor.
-        let mut spindle = Spindle { shaft_hz: 80.0 + 7.0 * (number % 13) as f32, seed: number + 1, ..Spindle::default() };
+        let mut spindle =
+            Spindle { shaft_hz: 80.0 + 7.0 * (number % 13) as f32, seed: number + 1, ..Spindle::default() };
         if number < self.failing {
             spindle = spindle.with_outer_race_fault(40.0, 20.0, 60.0);
         }
@@ -271,7 +285,11 @@ impl Args {
             .block_samples(self.block_samples)
             .encoding(self.encoding.for_bits(16));
         let key = format!("{}/{machine}/spindle", self.site);
-        (VirtualBoard::new(&self.site, machine, format!("{}-{}", self.site_prefix(), number + 1)).sensor(sensor), key)
+        (
+            VirtualBoard::new(&self.site, machine, format!("{}-{}", self.site_prefix(), number + 1))
+                .sensor(sensor),
+            key,
+        )
     }
 
     fn recording_board(
@@ -321,8 +339,10 @@ fn rendered(spindle: Spindle) -> std::sync::Arc<[[i16; 3]]> {
 
 /// The nearest thing to `text` that can be a name.
 fn name_of(text: &str) -> String {
-    let mut name: String =
-        text.chars().map(|char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '-' }).collect();
+    let mut name: String = text
+        .chars()
+        .map(|char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '-' })
+        .collect();
     if name.len() > NAME_LEN_MAX {
         // The end tells recordings of one series apart, so the middle goes.
         name = format!("{}~{}", &name[..8], &name[name.len() - (NAME_LEN_MAX - 9)..]).replace('~', "-");

@@ -130,7 +130,12 @@ impl Progress {
     }
 
     /// Moves the bar.
-    pub(super) fn show<'b>(&self, done: &[NodeReport], running: impl Iterator<Item = &'b Board>, elapsed: Duration) {
+    pub(super) fn show<'b>(
+        &self,
+        done: &[NodeReport],
+        running: impl Iterator<Item = &'b Board>,
+        elapsed: Duration,
+    ) {
         let Some(bar) = &self.bar else { return };
         let mut acknowledged: u64 = done.iter().map(|node| node.samples_acknowledged).sum();
         let (mut boards, mut connected, mut backlog) = (0, 0, 0u64);
@@ -139,7 +144,8 @@ impl Progress {
             acknowledged += counters.samples_acked;
             boards += 1;
             connected += u32::from(counters.connected);
-            backlog += u64::from(counters.sealed.saturating_sub(counters.acked).saturating_sub(counters.dropped));
+            backlog +=
+                u64::from(counters.sealed.saturating_sub(counters.acked).saturating_sub(counters.dropped));
         }
         bar.set_position(match (self.total, self.duration) {
             (Some(_), _) => acknowledged,

@@ -145,7 +145,13 @@ pub(super) fn create_topics(
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
     let admin: AdminClient<DefaultClientContext> = access.create().map_err(|error| error.to_string())?;
-    let topics: Vec<NewTopic<'_>> = names
+    let metadata = admin.inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(|error| error.to_string())?;
+    let exists = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
+    let missing: Vec<&str> = names.iter().copied().filter(|name| !exists(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let topics: Vec<NewTopic<'_>> = missing
         .iter()
         .map(|name| NewTopic::new(name, config.partitions, TopicReplication::Fixed(config.replication)))
         .collect();

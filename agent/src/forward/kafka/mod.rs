@@ -470,15 +470,16 @@ fn say_problem(stats: &Stats, whose: Fault, text: &str) {
     *problem = Some(text.to_owned());
 }
 
-/// The dead letter of a record that Kafka will not take.
+/// The dead letter of a record that Kafka will not take; like the session's, with where the record still stands.
 fn undeliverable(item: &Item, lane: &str, topic: &str, reason: &str) -> Vec<u8> {
     let letter = serde_json::json!({
         "reason": format!("undeliverable: {reason}"),
+        "source": "forward",
         "topic": topic,
         "lane": lane,
         "position": item.offset,
         "key": item.key.to_string(),
-        "bytes": item.content.payload().len(),
+        "payload_bytes": item.content.payload().len(),
     });
     letter.to_string().into_bytes()
 }

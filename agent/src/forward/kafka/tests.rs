@@ -175,7 +175,7 @@ fn a_record_too_large_goes_to_the_dead_letters_with_its_reason_and_the_next_go_o
     let letters = bench.consume("t.dlq.v1", 1);
     let letter: serde_json::Value = serde_json::from_slice(&letters[0].2).unwrap();
     assert!(letter["reason"].as_str().unwrap().contains("too large"), "{letter}");
-    assert_eq!((&letter["topic"], &letter["bytes"]), (&"t.raw.v1".into(), &30_000.into()));
+    assert_eq!((&letter["topic"], &letter["payload_bytes"]), (&"t.raw.v1".into(), &30_000.into()));
     assert_eq!(letters[0].1, "gw/undeliverable/raw/2");
 }
 
@@ -207,6 +207,22 @@ fn errors_of_the_broker_that_pass_lose_and_repeat_nothing() {
     let found = bench.consume("t.raw.v1", 200);
     let payloads: Vec<Vec<u8>> = (0..200).map(|number| format!("{number}").into_bytes()).collect();
     assert_eq!(found.into_iter().map(|record| record.2).collect::<Vec<_>>(), payloads);
+}
+
+#[test]
+fn a_producer_beyond_repair_is_replaced_and_nothing_is_lost() {
+    let bench = Bench::new();
+    for number in 0..50 {
+        bench.raw.push("a/b/c", format!("{number}").as_bytes());
+    }
+    // At the head of the line this error is fatal to an idempotent producer.
+    let fatal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    bench.cluster.request_errors(RDKafkaApiKey::Produce, &[fatal]);
+    bench.run(|stats| count(&stats.raw.delivered) >= 50 && count(&stats.raw.cursor) == 51);
+    let found = bench.consume("t.raw.v1", 50);
+    let first_of = |number: u32| found.iter().position(|record| record.2 == format!("{number}").as_bytes());
+    let order: Vec<Option<usize>> = (0..50).map(first_of).collect();
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?}");
 }
 
 #[test]

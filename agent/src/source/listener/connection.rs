@@ -215,7 +215,6 @@ impl Connection {
                 break;
             }
         }
-        self.shared.metrics.source.disconnections.increment();
     }
 
     async fn work(&mut self, stream: &mut TcpStream, input: &mut BytesMut, patience: Duration) -> End {
@@ -418,6 +417,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.broker.lock().leave(&self.link);
+        self.shared.metrics.source.disconnections.increment();
     }
 }
 
