@@ -10,7 +10,9 @@ fn main() {
     println!("cargo:rerun-if-changed={}", folder.display());
     let files = ["boards", "sensors", "machines", "nodes"].iter().flat_map(|kind| {
         let listing = std::fs::read_dir(folder.join(kind)).into_iter().flatten().flatten();
-        listing.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
+        listing
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
     });
     let files = files.map(|path| {
         println!("cargo:rerun-if-changed={}", path.display());
@@ -23,7 +25,8 @@ fn main() {
         }
         Catalog::default()
     });
-    let mut out = String::from("/// Every node in `hardware-configs/nodes`.\npub const NODES: &[NodeConfig] = &[\n");
+    let mut out =
+        String::from("/// Every node in `hardware-configs/nodes`.\npub const NODES: &[NodeConfig] = &[\n");
     for node in catalog.nodes.values() {
         emit(&mut out, &catalog, node);
     }
@@ -47,7 +50,9 @@ fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
     );
     for place in &node.sensor {
         let Some(sensor) = catalog.sensors.get(&place.sensor) else { continue };
-        let Some(range) = sensor.range.iter().find(|range| range.full_scale_g == place.full_scale_g) else { continue };
+        let Some(range) = sensor.range.iter().find(|range| range.full_scale_g == place.full_scale_g) else {
+            continue;
+        };
         let _ = writeln!(
             out,
             "SensorConfig {{ name: {:?}, model: {:?}, axes: {:?}, port: {:?}, full_scale_g: {:?}, scale: {:?}, bits: {}, \

@@ -64,7 +64,9 @@ impl Catalog {
         }
         for node in catalog.nodes.values() {
             let path = paths.get(&node.name).cloned().unwrap_or_default();
-            errors.extend(catalog.faults(node).into_iter().map(|reason| HardwareError { path: path.clone(), reason }));
+            errors.extend(
+                catalog.faults(node).into_iter().map(|reason| HardwareError { path: path.clone(), reason }),
+            );
         }
         if errors.is_empty() { Ok(catalog) } else { Err(errors) }
     }
@@ -76,7 +78,11 @@ impl Catalog {
             faults.push(format!("site `{}` is no name: 1 to 32 of A-Z a-z 0-9 . _ -", node.site));
         }
         if !self.machines.contains_key(&node.machine) {
-            faults.push(format!("machine `{}` has no file in machines; {}", node.machine, known(&self.machines)));
+            faults.push(format!(
+                "machine `{}` has no file in machines; {}",
+                node.machine,
+                known(&self.machines)
+            ));
         }
         let board = self.boards.get(&node.board);
         if board.is_none() {
@@ -92,7 +98,10 @@ impl Catalog {
                 faults.push(format!("sensor name `{name}` is no name, or is used twice"));
             }
             if place.block_samples == 0 || usize::from(place.block_samples) > BLOCK_SAMPLES_MAX {
-                faults.push(format!("sensor {name}: block_samples is {}; 1 to {BLOCK_SAMPLES_MAX}", place.block_samples));
+                faults.push(format!(
+                    "sensor {name}: block_samples is {}; 1 to {BLOCK_SAMPLES_MAX}",
+                    place.block_samples
+                ));
                 continue;
             }
             if let (Some(board), Some(port)) = (board, &place.port)
@@ -101,11 +110,16 @@ impl Catalog {
                 faults.push(format!("sensor {name}: board {} has no port `{port}`", board.name));
             }
             let Some(sensor) = self.sensors.get(&place.sensor) else {
-                faults.push(format!("sensor {name}: type `{}` has no file in sensors; {}", place.sensor, known(&self.sensors)));
+                faults.push(format!(
+                    "sensor {name}: type `{}` has no file in sensors; {}",
+                    place.sensor,
+                    known(&self.sensors)
+                ));
                 continue;
             };
             if !sensor.range.iter().any(|range| range.full_scale_g == place.full_scale_g) {
-                let ranges: Vec<_> = sensor.range.iter().map(|range| range.full_scale_g.to_string()).collect();
+                let ranges: Vec<_> =
+                    sensor.range.iter().map(|range| range.full_scale_g.to_string()).collect();
                 faults.push(format!(
                     "sensor {name}: full_scale_g is {}; {} has {}",
                     place.full_scale_g,
@@ -113,7 +127,11 @@ impl Catalog {
                     ranges.join(", ")
                 ));
             }
-            let len = block_len_max(sensor.axes.len(), place.block_samples.into(), place.encoding.wire(sensor.bits));
+            let len = block_len_max(
+                sensor.axes.len(),
+                place.block_samples.into(),
+                place.encoding.wire(sensor.bits),
+            );
             bits_per_s += frame::len_max(len) as f64 * 10.0 * sensor.rate_hz / f64::from(place.block_samples);
         }
         if let Some(board) = board {
@@ -199,7 +217,11 @@ mod tests {
     #[test]
     fn the_bearing_of_the_rig_has_the_published_fault_orders() {
         let catalog = Catalog::parse(ours()).unwrap();
-        let bearing = catalog.machines.values().flat_map(|machine| &machine.bearing).find(|b| b.designation.contains("6205"));
+        let bearing = catalog
+            .machines
+            .values()
+            .flat_map(|machine| &machine.bearing)
+            .find(|b| b.designation.contains("6205"));
         let orders = bearing.unwrap().orders();
         // CWRU's published multiples: 3.5848, 5.4152, 0.39828, 4.7135 / 2.
         for (found, published) in
@@ -219,9 +241,15 @@ mod tests {
         files.push(("x/notes/a.toml".into(), String::new()));
         let errors = Catalog::parse(files).unwrap_err();
         let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        for wanted in ["site `a b`", "machine `none`", "full_scale_g is 3; iis3dwb has 2, 4, 8, 16", "80 %", "speed"] {
+        for wanted in
+            ["site `a b`", "machine `none`", "full_scale_g is 3; iis3dwb has 2, 4, 8, 16", "80 %", "speed"]
+        {
             assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
         }
-        assert!(text.contains("nodes/bad.toml") && text.contains("nodes/odd.toml") && text.contains("notes/a.toml"));
+        assert!(
+            text.contains("nodes/bad.toml")
+                && text.contains("nodes/odd.toml")
+                && text.contains("notes/a.toml")
+        );
     }
 }

@@ -32,7 +32,16 @@ pub(crate) struct HostIo<I> {
 
 impl<I> HostIo<I> {
     fn new(io: I, eager: bool, switches: Arc<Switches>) -> Self {
-        Self { io, out: Vec::new(), sent: 0, input: Box::new([0; READ_LEN]), at: 0, filled: 0, eager, switches }
+        Self {
+            io,
+            out: Vec::new(),
+            sent: 0,
+            input: Box::new([0; READ_LEN]),
+            at: 0,
+            filled: 0,
+            eager,
+            switches,
+        }
     }
 
     fn check(&self) -> Result<(), ErrorKind> {

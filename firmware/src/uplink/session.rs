@@ -143,7 +143,10 @@ where
                         }
                         Either4::First(Err(_)) => return Lost::Link,
                         Either4::Third(answer) => {
-                            if !matches!(with_timeout(LINK_TIMEOUT, self.answer(link, &answer)).await, Ok(Ok(()))) {
+                            if !matches!(
+                                with_timeout(LINK_TIMEOUT, self.answer(link, &answer)).await,
+                                Ok(Ok(()))
+                            ) {
                                 return Lost::Link;
                             }
                         }
