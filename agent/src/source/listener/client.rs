@@ -4,7 +4,7 @@ use super::broker::Told;
 use super::codec::{self, Connect, Error, Limits, Packet, Publish, Version};
 use super::{INFLIGHT_MAX, Shared, TELL_MAX};
 use crate::source::{BATCH_LEN_MAX, Inbox, Incoming, PACKET_LEN_MAX, Token, topic};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,7 +150,7 @@ impl Session {
                         packet = released.try_recv().ok();
                     }
                 }
-                message = told.recv() => match message {
+                message = told.recv(), if self.waiting.is_empty() => match message {
                     Some(Told::Message(message)) => self.deliver(message),
                     Some(Told::TakenOver) | None => return End::Lost("another client has its id".into()),
                 },
@@ -162,7 +162,10 @@ impl Session {
                         Err(_) => return End::Lost("silent for longer than its keep-alive".into()),
                     }
                 }
-                () = shared.closing.wait_closed() => return End::Goodbye,
+                // The last acknowledgements come before the end.
+                () = shared.closing.wait_closed(), if released.is_empty() && told.is_empty() => {
+                    return End::Goodbye;
+                }
             }
         }
     }
@@ -270,7 +273,7 @@ impl Session {
     fn deliver(&mut self, mut message: Publish) {
         if message.qos > 0 {
             if self.deliveries >= self.deliveries_max {
-                // Bounded by what can be told and retained.
+                // Bounded by what is retained, for no more is taken from the others while something waits.
                 self.waiting.push_back(message);
                 return;
             }
@@ -339,9 +342,4 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.shared.broker.lock().leave(self.connection);
     }
-}
-
-/// A topic as bytes of its own.
-pub(super) fn topic_bytes(topic: &str) -> Bytes {
-    Bytes::copy_from_slice(topic.as_bytes())
 }

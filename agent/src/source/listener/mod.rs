@@ -5,10 +5,8 @@
 mod broker;
 mod client;
 mod codec;
-#[cfg(test)]
-mod tests;
 
-use super::{Inbox, SourceEnd, SourceId, topic};
+use super::{Inbox, Outgoing, SourceEnd, SourceId, topic};
 use crate::api::metrics;
 use crate::config::ListenerSource;
 use crate::runtime::Stop;
@@ -173,22 +171,26 @@ async fn control(shared: &Shared, mut end: SourceEnd) {
     loop {
         tokio::select! {
             tokens = end.release.recv() => {
-                let Some(tokens) = tokens else { return };
+                let Some(tokens) = tokens else { break };
                 let broker = shared.broker.lock();
                 let stale = tokens.iter().filter(|token| !broker.release(token.connection, token.packet)).count();
                 shared.metrics.source.acks_stale.add(stale as u64);
             }
-            message = end.outgoing.recv() => {
-                let Some(message) = message else { return };
-                shared.broker.lock().route(&Publish {
-                    topic: client::topic_bytes(&message.topic),
-                    payload: message.payload,
-                    qos: u8::from(message.at_least_once),
-                    retain: false,
-                    dup: false,
-                    packet: 0,
-                });
-            }
+            Some(message) = end.outgoing.recv() => to_node(shared, message),
         }
     }
+    while let Ok(message) = end.outgoing.try_recv() {
+        to_node(shared, message);
+    }
+}
+
+fn to_node(shared: &Shared, message: Outgoing) {
+    shared.broker.lock().route(&Publish {
+        topic: message.topic.into(),
+        payload: message.payload,
+        qos: u8::from(message.at_least_once),
+        retain: false,
+        dup: false,
+        packet: 0,
+    });
 }
