@@ -1,4 +1,5 @@
 //! Virtual boards against a small broker and gateway: the whole core, from the chip model to the acknowledgement.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
