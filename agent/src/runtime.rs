@@ -25,6 +25,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// How long the pipeline may go on reading once the journal is closed; what is left it reads after the next start.
+const PIPELINE_END_MAX: Duration = Duration::from_secs(3);
+
+/// How often the end of the pipeline is looked for.
+const END_POLL: Duration = Duration::from_millis(5);
+
 /// How long sources may take to end once the ingest has.
 const SOURCES_END_MAX: Duration = Duration::from_secs(2);
 
@@ -141,6 +147,7 @@ pub struct Gateway {
     stop: Stop,
     ingest: JoinHandle<()>,
     pipeline_thread: JoinHandle<Result<(), RunnerError>>,
+    pipeline_stop: Stop,
     destinations: Vec<JoinHandle<Result<(), ForwardError>>>,
     destinations_stop: Stop,
     sources: Vec<tokio::task::JoinHandle<()>>,
@@ -184,8 +191,10 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
     let (handle, ingest_stop) = (io.handle().clone(), stop.clone());
     let ingest = thread("spindle-ingest", move || ingest.run(&handle, &ingest_stop))?;
     let (live, monitor) = (runner.live(), runner.monitor());
-    // It ends when the journal is closed and read to its end.
-    let pipeline_thread = thread("spindle-pipeline", move || runner.run(|| false).map(drop))?;
+    // It ends when the journal is closed and read to its end, or, with a long backlog, when it is told to.
+    let pipeline_stop = Stop::new();
+    let stop_asked = pipeline_stop.clone();
+    let pipeline_thread = thread("spindle-pipeline", move || runner.run(|| stop_asked.is_set()).map(drop))?;
     let destinations_stop = Stop::new();
     let mut threads = Vec::new();
     let mut forward = Vec::new();
@@ -205,6 +214,7 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         stop: stop.clone(),
         ingest,
         pipeline_thread,
+        pipeline_stop,
         destinations: threads,
         destinations_stop,
         sources: sources.tasks,
@@ -246,6 +256,12 @@ impl Gateway {
                 tracing::warn!("a source did not end in time");
             }
         });
+        let mut waited = Duration::ZERO;
+        while !self.pipeline_thread.is_finished() && waited < PIPELINE_END_MAX {
+            std::thread::sleep(END_POLL);
+            waited += END_POLL;
+        }
+        self.pipeline_stop.set();
         match self.pipeline_thread.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => failure = Some(error.into()),

@@ -3,10 +3,12 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
 
 pub mod dsp;
+#[cfg(feature = "std")]
+pub mod hardware;
 pub mod id;
 pub mod time;
 pub mod wire;

@@ -12,6 +12,7 @@
 pub mod acquire;
 pub mod clock;
 pub mod command;
+pub mod config;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod node;

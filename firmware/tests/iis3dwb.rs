@@ -2,10 +2,10 @@
 
 use embassy_futures::block_on;
 use spindle_firmware::clock::{TICK_HZ, Timebase};
+use spindle_firmware::sensor::Sensor;
 use spindle_firmware::sensor::iis3dwb::model::{Fault, Model};
 use spindle_firmware::sensor::iis3dwb::{Config, Error, Iis3dwb};
 use spindle_firmware::sensor::signal::Signal;
-use spindle_firmware::sensor::Sensor;
 use std::cell::Cell;
 use std::rc::Rc;
 

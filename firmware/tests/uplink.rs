@@ -1,6 +1,8 @@
 //! The uplink's state machine and the ring against a gateway over a link that loses, doubles, reorders and breaks; all in
 //! virtual time from a seed.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
 use proptest::prelude::*;
 use spindle_common::id::{BootId, Seq, StreamId};
 use spindle_firmware::node::Held;
@@ -27,7 +29,16 @@ struct Weather {
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
-    (any::<u64>(), 0u64..300, 0u64..200, 1u64..400, prop_oneof![Just(0u64), 300u64..5000], 0u64..20_000, 0u64..30_000, 1u32..40)
+    (
+        any::<u64>(),
+        0u64..300,
+        0u64..200,
+        1u64..400,
+        prop_oneof![Just(0u64), 300u64..5000],
+        0u64..20_000,
+        0u64..30_000,
+        1u32..40,
+    )
         .prop_map(|(seed, loss, double, delay_ms_max, breaks_every_ms, from, length, window)| Weather {
             seed,
             loss,
@@ -112,14 +123,21 @@ impl World {
         let mut lost = 0;
         let seq = self
             .ring
-            .push(StreamId(0), 1, 40, |seq, out| {
-                out[..4].copy_from_slice(&seq.0.to_le_bytes());
-                Some(30)
-            }, |_| lost += 1)
+            .push(
+                StreamId(0),
+                1,
+                40,
+                |seq, out| {
+                    out[..4].copy_from_slice(&seq.0.to_le_bytes());
+                    Some(30)
+                },
+                |_| lost += 1,
+            )
             .unwrap();
         assert!(seq == self.ring.next().plus(u32::MAX));
         // Dropping what the gateway has already is no loss; the test keeps only what it has not.
-        self.dropped.extend((0..lost).map(|index| oldest.plus(index).0).filter(|seq| !self.accepted.contains(seq)));
+        self.dropped
+            .extend((0..lost).map(|index| oldest.plus(index).0).filter(|seq| !self.accepted.contains(seq)));
     }
 
     fn gateway(&mut self, now: u64, message: Message, calm: bool) {
@@ -146,7 +164,7 @@ impl World {
             match self.uplink.next(self.held(), now) {
                 Action::Connect => {
                     self.epoch += 1;
-                    if calm || self.draw() % 3 > 0 {
+                    if calm || self.draw() % 4 > 0 {
                         self.uplink.connected(now);
                     } else {
                         self.uplink.disconnected(now);
@@ -214,7 +232,12 @@ impl World {
             }
             now += 5;
         }
-        panic!("does not come to rest: wanted {:?}, held {:?}, {:?}", self.wanted, self.held(), self.uplink.counters());
+        panic!(
+            "does not come to rest: wanted {:?}, held {:?}, {:?}",
+            self.wanted,
+            self.held(),
+            self.uplink.counters()
+        );
     }
 }
 

@@ -58,3 +58,6 @@ pub enum OutputsError {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use super::live::{Level, Live};
 use super::quality::{flag, write_flags};
 use super::rate::Rate;
-use super::sensor::{Source, Stream};
+use super::sensor::{Design, Source, Stream};
 use super::settings::{Cut, Settings, band_of, describe_measures};
 use super::window::{Rollup, Window};
 use super::{FEATURES, PipelineStats, json};
@@ -38,8 +38,8 @@ pub(crate) struct Judge {
     pub(crate) conditions: Vec<Condition>,
     /// Alerts whose rule is gone: withdrawn at the next window.
     pub(crate) orphans: Vec<Orphan>,
-    /// [`describe_measures`] for a band and rate, made once.
-    pub(crate) measures: Option<(Option<(f64, f64)>, f64, String)>,
+    /// [`describe_measures`] for a design, made once.
+    pub(crate) measures: Option<(Design, String)>,
 }
 
 /// An alert that still stands although its rule no longer covers the axis.
@@ -245,12 +245,12 @@ impl Emit<'_> {
 
     fn measures(&mut self, view: &View<'_>, band: Option<(f64, f64)>) -> &str {
         let Head { stream, len, filter_hz, .. } = view.head;
-        if self.judge.measures.as_ref().is_none_or(|(b, hz, _)| *b != band || *hz != filter_hz) {
+        if self.judge.measures.as_ref().is_none_or(|(design, _)| *design != (band, filter_hz)) {
             let window_s = len as f64 / stream.shape.rate_nominal_hz;
             let text = describe_measures(window_s, band, filter_hz);
-            self.judge.measures = Some((band, filter_hz, text));
+            self.judge.measures = Some(((band, filter_hz), text));
         }
-        self.judge.measures.as_ref().map_or("{}", |(_, _, text)| text)
+        self.judge.measures.as_ref().map_or("{}", |(_, text)| text)
     }
 
     #[allow(clippy::too_many_arguments, reason = "one caller; a struct for it would only name them twice")]

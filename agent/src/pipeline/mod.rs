@@ -219,7 +219,7 @@ impl Pipeline {
     /// Takes samples that are in no journal, as `replay` of a recording does.
     pub fn push_samples(&mut self, key: &Arc<SensorKey>, samples: RawSamples<'_>, out: &mut Vec<Output>) {
         let axes = samples.axes.len();
-        if axes == 0 || axes > wire::AXES_MAX || samples.planar.len() % axes != 0 {
+        if axes == 0 || axes > wire::AXES_MAX || !samples.planar.len().is_multiple_of(axes) {
             self.stats.undecodable += 1;
             return;
         }

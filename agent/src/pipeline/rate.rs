@@ -65,6 +65,8 @@ pub(crate) struct RateEstimator {
     earlier_hz: f64,
     anchors: Vec<Anchor>,
     newest: Option<Anchor>,
+    /// From the anchors, 0 when they do not say; computed when they change.
+    measured_hz: f64,
 }
 
 impl RateEstimator {
@@ -72,7 +74,7 @@ impl RateEstimator {
     #[must_use]
     pub(crate) fn new(nominal_hz: f64, earlier: Option<Rate>) -> Self {
         let earlier_hz = earlier.filter(|rate| rate.source == RateSource::Times).map_or(0.0, |rate| rate.hz);
-        Self { nominal_hz, node_hz: 0.0, earlier_hz, anchors: Vec::new(), newest: None }
+        Self { nominal_hz, node_hz: 0.0, earlier_hz, anchors: Vec::new(), newest: None, measured_hz: 0.0 }
     }
 
     /// Takes the time of a block's first sample. `window_len` is the spacing of anchors in samples.
@@ -81,18 +83,22 @@ impl RateEstimator {
         let anchor = Anchor { sample, time_ns };
         self.newest = Some(anchor);
         if self.anchors.last().is_some_and(|last| sample.saturating_sub(last.sample) < window_len) {
+            if self.anchors.len() < 2 {
+                self.measured_hz = self.measure().unwrap_or(0.0);
+            }
             return;
         }
         if self.anchors.len() == ANCHORS_MAX {
             self.anchors.remove(0);
         }
         self.anchors.push(anchor);
+        self.measured_hz = self.measure().unwrap_or(0.0);
     }
 
     /// The best rate known now.
     #[must_use]
     pub(crate) fn best(&self) -> Rate {
-        let measured = self.measured().unwrap_or(self.earlier_hz);
+        let measured = if self.measured_hz > 0.0 { self.measured_hz } else { self.earlier_hz };
         for (hz, source) in [(measured, RateSource::Times), (self.node_hz, RateSource::Node)] {
             let factor = hz / self.nominal_hz;
             if factor.is_finite() && factor * RATE_FACTOR_MAX > 1.0 && factor < RATE_FACTOR_MAX {
@@ -102,7 +108,7 @@ impl RateEstimator {
         Rate { hz: self.nominal_hz, source: RateSource::Nominal, is_off: measured != 0.0 }
     }
 
-    fn measured(&self) -> Option<f64> {
+    fn measure(&self) -> Option<f64> {
         let known = self.anchors.len();
         if known < 2 {
             return slope(*self.anchors.first()?, self.newest?);

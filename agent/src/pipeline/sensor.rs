@@ -175,7 +175,7 @@ impl Stream {
             && self.window.saturated.len() == axes
             && self.window.velocity.len() == groups
             && self.rollup.moments.len() == axes
-            && self.rollup.downsampled.values.len() % axes == 0
+            && self.rollup.downsampled.values.len().is_multiple_of(axes)
             && self
                 .filters
                 .as_ref()

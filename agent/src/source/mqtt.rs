@@ -2,7 +2,7 @@
 //! at every CONNACK, and a PUBACK only when told so. A packet id counts on its own connection alone: what is left to
 //! acknowledge of an earlier one is dropped, for the broker sends those messages again.
 
-use super::{BATCH_LEN_MAX, Inbox, Incoming, PACKET_LEN_MAX, SourceEnd, SourceId, Token};
+use super::{BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId, Token};
 use crate::api::metrics;
 use crate::config::MqttSource;
 use crate::runtime::Stop;
@@ -203,24 +203,27 @@ async fn control(
     metrics: Arc<metrics::Metrics>,
     name: String,
 ) {
+    let publish = |message: Outgoing| {
+        let qos = if message.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let connected = connection.load(Ordering::Relaxed) != 0;
+        if !connected || client.try_publish(&message.topic, qos, false, message.payload).is_err() {
+            metrics.source.outgoing_dropped.increment();
+            tracing::debug!(source = name, topic = message.topic, "message to a node dropped");
+        }
+    };
     loop {
         tokio::select! {
             tokens = end.release.recv() => {
-                let Some(tokens) = tokens else { return };
+                let Some(tokens) = tokens else { break };
                 for token in tokens {
                     acknowledge(&client, token, &connection, &metrics).await;
                 }
             }
-            message = end.outgoing.recv() => {
-                let Some(message) = message else { return };
-                let qos = if message.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-                let connected = connection.load(Ordering::Relaxed) != 0;
-                if !connected || client.try_publish(&message.topic, qos, false, message.payload).is_err() {
-                    metrics.source.outgoing_dropped.increment();
-                    tracing::debug!(source = name, topic = message.topic, "message to a node dropped");
-                }
-            }
+            Some(message) = end.outgoing.recv() => publish(message),
         }
+    }
+    while let Ok(message) = end.outgoing.try_recv() {
+        publish(message);
     }
 }
 

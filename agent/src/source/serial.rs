@@ -9,7 +9,7 @@ use bytes::Bytes;
 use spindle_common::wire::{MESSAGE_LEN_MAX, frame};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
 use tokio_serial::{SerialPortBuilderExt, SerialStream};
 
 /// First and longest pause before opening again.
@@ -75,15 +75,14 @@ impl Serial {
             tokio::select! {
                 tokens = end.release.recv() => {
                     if tokens.is_none() {
+                        while let Ok(message) = end.outgoing.try_recv() {
+                            send(&mut writer, &message.payload).await;
+                        }
                         return true;
                     }
                 }
-                message = end.outgoing.recv() => {
-                    let Some(message) = message else { return true };
-                    let mut framed = vec![0; frame::len_max(message.payload.len())];
-                    let Ok(len) = frame::encode(&message.payload, &mut framed) else { continue };
-                    let write = writer.write_all(framed.get(..len).unwrap_or(&[]));
-                    if !matches!(tokio::time::timeout(WRITE_MAX, write).await, Ok(Ok(()))) {
+                Some(message) = end.outgoing.recv() => {
+                    if !send(&mut writer, &message.payload).await {
                         return false;
                     }
                 }
@@ -123,6 +122,14 @@ impl Serial {
     }
 }
 
+/// Writes a message as a frame; says whether the line took it.
+async fn send(writer: &mut WriteHalf<SerialStream>, message: &[u8]) -> bool {
+    let mut framed = vec![0; frame::len_max(message.len())];
+    let Ok(len) = frame::encode(message, &mut framed) else { return true };
+    let write = writer.write_all(framed.get(..len).unwrap_or(&[]));
+    matches!(tokio::time::timeout(WRITE_MAX, write).await, Ok(Ok(())))
+}
+
 fn open(device: &str, baud: u32) -> tokio_serial::Result<SerialStream> {
     tokio_serial::new(device, baud).open_native_async()
 }
@@ -135,7 +142,7 @@ async fn pause(pause: Duration, end: &mut SourceEnd) -> bool {
         tokio::select! {
             () = &mut wait => return false,
             tokens = end.release.recv() => if tokens.is_none() { return true },
-            message = end.outgoing.recv() => if message.is_none() { return true },
+            Some(_) = end.outgoing.recv() => {}
         }
     }
 }

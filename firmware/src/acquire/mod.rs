@@ -114,11 +114,12 @@ where
         loop {
             self.check_in();
             let requests = self.node.requests(self.options.stream);
-            match select3(self.sensor.wait(), requests.self_test.wait(), requests.halt.wait()).await {
-                Either3::First(Ok(())) => {}
-                Either3::First(Err(_)) => return Stop::Bus,
+            // Requests first: a source that has ended must not be taken for one that has fallen silent.
+            match select3(requests.halt.wait(), requests.self_test.wait(), self.sensor.wait()).await {
+                Either3::First(()) => return Stop::Halt,
                 Either3::Second(id) => return Stop::SelfTest(id),
-                Either3::Third(()) => return Stop::Halt,
+                Either3::Third(Ok(())) => {}
+                Either3::Third(Err(_)) => return Stop::Bus,
             }
             if self.fetch_all().await.is_err() {
                 return Stop::Bus;

@@ -43,6 +43,9 @@ const SMALL_MESSAGE_LEN: usize = 1024;
 
 type HostNode<'a> = Node<'a, NoopRawMutex, Box<[u8]>, RING_BLOCKS>;
 
+/// How long a board may take for its goodbye.
+const LEAVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// How often the counters are copied out.
 const COUNTERS_EVERY: Duration = Duration::from_millis(50);
 
@@ -177,7 +180,7 @@ impl Board {
         let _ = within(timeout, self.wait_complete()).await;
         self.shared.tell(LEAVE);
         let mut ended = self.shared.ended.subscribe();
-        let _ = within(std::time::Duration::from_secs(2), ended.wait_for(|ended| *ended)).await;
+        let _ = within(LEAVE_TIMEOUT, ended.wait_for(|ended| *ended)).await;
         let counters = self.counters();
         Drained { complete: counters.is_complete(), counters }
     }

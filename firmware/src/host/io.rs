@@ -1,7 +1,7 @@
 //! Tokio's sockets and serial ports as the core's byte streams.
 //!
-//! Writes are gathered and go out when the board next waits for input, or when 64 KiB have gathered; `flush` does not wait.
-//! So many messages share one system call, and no message costs a round trip.
+//! Writes are gathered and go out when the board next waits for input, or when 64 KiB have gathered; on TCP `flush` does
+//! nothing. So many messages share one system call, and no message costs a round trip.
 
 use super::tap::Switches;
 use crate::transport::Dial;
@@ -25,12 +25,23 @@ pub(crate) struct HostIo<I> {
     input: Box<[u8; READ_LEN]>,
     at: usize,
     filled: usize,
+    /// `flush` writes at once: for lines without round trips.
+    eager: bool,
     switches: Arc<Switches>,
 }
 
 impl<I> HostIo<I> {
-    fn new(io: I, switches: Arc<Switches>) -> Self {
-        Self { io, out: Vec::new(), sent: 0, input: Box::new([0; READ_LEN]), at: 0, filled: 0, switches }
+    fn new(io: I, eager: bool, switches: Arc<Switches>) -> Self {
+        Self {
+            io,
+            out: Vec::new(),
+            sent: 0,
+            input: Box::new([0; READ_LEN]),
+            at: 0,
+            filled: 0,
+            eager,
+            switches,
+        }
     }
 
     fn check(&self) -> Result<(), ErrorKind> {
@@ -69,7 +80,7 @@ impl<I: tokio::io::AsyncWrite + Unpin> Write for HostIo<I> {
     }
 
     async fn flush(&mut self) -> Result<(), ErrorKind> {
-        Ok(())
+        if self.eager { self.push().await } else { Ok(()) }
     }
 }
 
@@ -124,7 +135,7 @@ impl Dial for TcpDial {
         }
         let stream = tokio::net::TcpStream::connect(&self.address).await.map_err(|error| kind(&error))?;
         stream.set_nodelay(true).map_err(|error| kind(&error))?;
-        Ok(HostIo::new(stream, self.switches.clone()))
+        Ok(HostIo::new(stream, false, self.switches.clone()))
     }
 }
 
@@ -145,6 +156,6 @@ impl Dial for SerialDial {
         }
         let port = tokio_serial::new(self.device.to_string_lossy(), self.baud);
         let stream = tokio_serial::SerialStream::open(&port).map_err(|_| ErrorKind::NotConnected)?;
-        Ok(HostIo::new(stream, self.switches.clone()))
+        Ok(HostIo::new(stream, true, self.switches.clone()))
     }
 }

@@ -30,7 +30,8 @@ impl Playback {
     #[must_use]
     pub fn new(samples: Arc<[i32]>, axes: &str, bits: u8, rate_hz: f64, scale: f32) -> Option<Self> {
         let channels = axes.len();
-        let whole = (1..=spindle_common::wire::AXES_MAX).contains(&channels) && samples.len() % channels == 0;
+        let whole = (1..=spindle_common::wire::AXES_MAX).contains(&channels)
+            && samples.len().is_multiple_of(channels);
         let rate_fits = (1e-3..4.0e6).contains(&rate_hz);
         let half = 1i32 << (u32::from(bits.clamp(2, 24)) - 1);
         let values_fit = samples.iter().all(|sample| (-half..half).contains(sample));

@@ -3,7 +3,7 @@
 use super::{Action, Item, Uplink};
 use crate::clock::{Timebase, UtcSource};
 use crate::command;
-use crate::node::Node;
+use crate::node::{Node, PendingAnswer};
 use crate::supervise::{Supervisor, TaskId};
 use crate::transport::{Channel, Link, Transport};
 use embassy_futures::poll_once;
@@ -79,6 +79,9 @@ where
                     let lost = self.talk(uplink, &mut link, utc).await;
                     uplink.disconnected(now_ms());
                     if let Lost::Wanted(exit) = lost {
+                        while let Ok(answer) = self.node.answers.try_receive() {
+                            let _ = with_timeout(LINK_TIMEOUT, self.answer(&mut link, &answer)).await;
+                        }
                         // Best effort: a link that does not take a goodbye is dropped without one.
                         let _ = with_timeout(LINK_TIMEOUT, link.close()).await;
                         return exit;
@@ -140,8 +143,10 @@ where
                         }
                         Either4::First(Err(_)) => return Lost::Link,
                         Either4::Third(answer) => {
-                            let len = self.node.answer(&answer).encode(self.scratch).unwrap_or(0);
-                            if link.send(Channel::Answer, &self.scratch[..len]).await.is_err() {
+                            if !matches!(
+                                with_timeout(LINK_TIMEOUT, self.answer(link, &answer)).await,
+                                Ok(Ok(()))
+                            ) {
                                 return Lost::Link;
                             }
                         }
@@ -188,6 +193,13 @@ where
         match len.and_then(|len| self.scratch.get(..len)) {
             Some(message) => link.send(channel, message).await,
             None => Ok(()),
+        }
+    }
+
+    async fn answer<L: Link>(&mut self, link: &mut L, answer: &PendingAnswer) -> Result<(), L::Error> {
+        match self.node.answer(answer).encode(self.scratch) {
+            Ok(len) => link.send(Channel::Answer, self.scratch.get(..len).unwrap_or_default()).await,
+            Err(_) => Ok(()),
         }
     }
 

@@ -6,16 +6,16 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// Serves boards, one thread a connection, all into one gateway per node name given by topic.
-pub struct Broker {
-    pub address: String,
-    pub gateway: Arc<Mutex<Gateway>>,
-    pub topics: Arc<Mutex<Vec<String>>>,
-    pub goodbyes: Arc<Mutex<u32>>,
-    pub sockets: Arc<Mutex<Vec<TcpStream>>>,
+pub(crate) struct Broker {
+    pub(crate) address: String,
+    pub(crate) gateway: Arc<Mutex<Gateway>>,
+    pub(crate) topics: Arc<Mutex<Vec<String>>>,
+    pub(crate) goodbyes: Arc<Mutex<u32>>,
+    pub(crate) sockets: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Broker {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let broker = Self {
             address: listener.local_addr().unwrap().to_string(),
@@ -39,14 +39,14 @@ impl Broker {
     }
 
     /// Breaks every connection.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         for socket in self.sockets.lock().unwrap().drain(..) {
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
     }
 
     /// Publishes to the boards, QoS 0.
-    pub fn publish(&self, topic: &str, payload: &[u8]) {
+    pub(crate) fn publish(&self, topic: &str, payload: &[u8]) {
         for mut socket in self.sockets.lock().unwrap().iter() {
             let _ = socket.write_all(&publish(topic, payload));
         }

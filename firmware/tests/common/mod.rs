@@ -9,18 +9,18 @@ use std::collections::BTreeMap;
 
 /// Blocks of one stream as they were accepted: samples by index, interleaved.
 #[derive(Debug, Default, Clone)]
-pub struct Stream {
-    pub samples: BTreeMap<u64, Vec<i32>>,
-    pub blocks: u64,
-    pub flags: u16,
-    pub overruns: u64,
-    pub rate_measured_mhz: u32,
-    pub ticks: Vec<(u64, u64)>,
+pub(crate) struct Stream {
+    pub(crate) samples: BTreeMap<u64, Vec<i32>>,
+    pub(crate) blocks: u64,
+    pub(crate) flags: u16,
+    pub(crate) overruns: u64,
+    pub(crate) rate_measured_mhz: u32,
+    pub(crate) ticks: Vec<(u64, u64)>,
 }
 
 impl Stream {
     /// Index behind the last sample.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.samples.last_key_value().map_or(0, |(first, samples)| first + samples.len() as u64 / self.axes())
     }
 
@@ -29,12 +29,12 @@ impl Stream {
     }
 
     /// Samples held.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.samples.values().map(|samples| samples.len() as u64 / self.axes()).sum()
     }
 
     /// Asserts that every sample held equals what was produced, at its index.
-    pub fn assert_equals(&self, produced: &[i32]) {
+    pub(crate) fn assert_equals(&self, produced: &[i32]) {
         for (&first, samples) in &self.samples {
             let from = (first * self.axes()) as usize;
             assert_eq!(&produced[from..from + samples.len()], samples.as_slice(), "block at {first}");
@@ -43,27 +43,27 @@ impl Stream {
 }
 
 #[derive(Debug, Default)]
-pub struct Gateway {
-    pub boot: Option<u64>,
-    pub node: String,
-    pub next: u32,
-    pub streams: BTreeMap<u8, Stream>,
-    pub duplicates: u64,
-    pub ahead: u64,
-    pub given_up: u64,
-    pub births: u64,
-    pub statuses: u64,
-    pub answers: Vec<(u32, String)>,
-    pub taken: BTreeMap<u8, u64>,
-    pub lost_overrun: BTreeMap<u8, u64>,
-    pub lost_ring: BTreeMap<u8, u64>,
+pub(crate) struct Gateway {
+    pub(crate) boot: Option<u64>,
+    pub(crate) node: String,
+    pub(crate) next: u32,
+    pub(crate) streams: BTreeMap<u8, Stream>,
+    pub(crate) duplicates: u64,
+    pub(crate) ahead: u64,
+    pub(crate) given_up: u64,
+    pub(crate) births: u64,
+    pub(crate) statuses: u64,
+    pub(crate) answers: Vec<(u32, String)>,
+    pub(crate) taken: BTreeMap<u8, u64>,
+    pub(crate) lost_overrun: BTreeMap<u8, u64>,
+    pub(crate) lost_ring: BTreeMap<u8, u64>,
     /// While set, nothing is acknowledged.
-    pub deaf: bool,
+    pub(crate) deaf: bool,
 }
 
 impl Gateway {
     /// Takes a message; the answer is an encoded ack.
-    pub fn take(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         match decode(bytes).expect("the node sends only valid messages") {
             Message::Birth(birth) => {
                 self.births += 1;
@@ -116,7 +116,7 @@ impl Gateway {
         (!self.deaf).then(|| self.ack()).flatten()
     }
 
-    pub fn ack(&self) -> Option<Vec<u8>> {
+    pub(crate) fn ack(&self) -> Option<Vec<u8>> {
         let ack =
             Ack { node: &self.node, boot: spindle_common::id::BootId(self.boot?), next: Seq(self.next) };
         let mut bytes = vec![0; 128];

@@ -12,6 +12,7 @@ mod demo;
 mod harness;
 mod json;
 mod listener;
+mod listener_clients;
 mod outages;
 mod recordings;
 mod schema;

@@ -48,16 +48,15 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, clockwork: &Clockwork) {
     };
     let title = Line::from(vec![
         " Spindle demo ".bold().reversed(),
-        format!("  {time}   virtual boards > gateway > Kafka (mock, in this process)").into(),
+        format!("  {time}   boards > gateway > Kafka (mock, in this process)").into(),
     ]);
     let dir = Line::from(format!(" data in {}", clockwork.dir)).dim();
     frame.render_widget(Paragraph::new(vec![title, dir]), area);
 }
 
 fn draw_machines(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let head =
-        Row::new(["machine", "link", "rms", "peak", "kurt.", "velocity", "score", "trend of rms"]).bold();
-    let units = Row::new(["", "", "m/s2", "m/s2", "", "mm/s", "", ""]).dim();
+    let head = Row::new(["machine", "link", "rms", "peak", "kurt.", "velocity", "trend of rms"]).bold();
+    let units = Row::new(["", "", "m/s2", "m/s2", "", "mm/s", ""]).dim();
     let rows = view.machines.iter().map(machine_row);
     let widths = [
         Constraint::Length(9),
@@ -65,7 +64,6 @@ fn draw_machines(frame: &mut Frame<'_>, area: Rect, view: &View) {
         Constraint::Length(6),
         Constraint::Length(6),
         Constraint::Length(6),
-        Constraint::Length(8),
         Constraint::Length(8),
         Constraint::Fill(1),
     ];
@@ -81,10 +79,6 @@ fn machine_row(machine: &MachineView) -> Row<'static> {
     let number =
         |value: Option<f64>, digits: usize| value.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"));
     let levels = machine.levels.as_ref();
-    let score = match levels {
-        Some(levels) => levels.score.map_or_else(|| "learning".into(), |score| format!("{score:.1}")),
-        None => "-".into(),
-    };
     Row::new(vec![
         Line::from(Span::styled(machine.name.clone(), style)),
         Line::from(link),
@@ -92,7 +86,6 @@ fn machine_row(machine: &MachineView) -> Row<'static> {
         Line::from(number(levels.map(|l| l.peak), 1)),
         Line::from(number(levels.map(|l| l.kurtosis), 1)),
         Line::from(number(levels.map(|l| l.velocity), 2)),
-        Line::from(score),
         Line::from(trend(machine)),
     ])
 }
@@ -106,7 +99,7 @@ fn trend(machine: &MachineView) -> String {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 8")]
         BARS[eighth as usize - 1]
     };
-    let skip = machine.trend.len().saturating_sub(20);
+    let skip = machine.trend.len().saturating_sub(super::view::TREND_LEN);
     machine.trend.iter().skip(skip).map(bar).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// Levels kept for the trend.
-pub(super) const TREND_LEN: usize = 40;
+pub(super) const TREND_LEN: usize = 28;
 /// Events kept for the screen.
 const EVENTS_MAX: usize = 100;
 
@@ -31,8 +31,6 @@ pub(super) struct Levels {
     /// mm/s, 10-1000 Hz.
     pub(super) velocity: f64,
     pub(super) kurtosis: f64,
-    /// None while the baseline is learning.
-    pub(super) score: Option<f64>,
 }
 
 /// Something that happened.
@@ -94,7 +92,6 @@ impl View {
             peak: worst("peak").unwrap_or_default(),
             velocity: worst("velocity_rms").unwrap_or_default(),
             kurtosis: worst("kurtosis").unwrap_or_default(),
-            score: worst("anomaly_score"),
         };
         if let Some(machine) = self.machine(key) {
             machine.levels = Some(levels);

@@ -124,7 +124,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// How long no board may be connected before the first was.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Frames of a rendered signal that boards at full speed play over and over: more speed, same load.
 const LOOP_FRAMES: usize = 1 << 16;

@@ -167,11 +167,11 @@ impl Args {
         let key_fits = fits(&self.site, parts.next())
             && fits(&self.machine, parts.next())
             && fits(&self.sensor, parts.next());
-        key_fits && (self.kind.is_empty() || self.kind.iter().any(|kind| *kind == line.kind))
+        key_fits && (self.kind.is_empty() || self.kind.contains(&line.kind))
     }
 
     fn show(&self, line: &Line, shown: &mut u64) -> anyhow::Result<Flow> {
-        if !self.kind.is_empty() && !self.kind.iter().any(|kind| *kind == line.kind) {
+        if !self.kind.is_empty() && !self.kind.contains(&line.kind) {
             return Ok(Flow::On);
         }
         let mut out = std::io::stdout().lock();

@@ -204,11 +204,7 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if let Some(code) = error.rdkafka_error_code() {
-            let mut problem = self.0.problem.lock();
-            // A fatal error decides; nothing after it may hide it.
-            if !matches!(&*problem, Some((Code::Fatal, _))) {
-                *problem = Some((code, reason.to_owned()));
-            }
+            *self.0.problem.lock() = Some((code, reason.to_owned()));
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::journal::JournalReader;
 use crate::outputs::OutputReader;
 use client::{Producer, Reports};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::BaseRecord;
+use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -174,7 +174,7 @@ impl KafkaDestination {
             }
             producer.poll(Duration::ZERO);
             busy |= self.take_reports(now_ns);
-            if self.fatal() {
+            if self.note_problem() && producer.client().fatal_error().is_some() {
                 return Ok(End::Fatal);
             }
             if now_ns.saturating_sub(self.saved_ns) >= SAVE_INTERVAL_NS {
@@ -276,15 +276,16 @@ impl KafkaDestination {
         any
     }
 
-    /// Takes note of the client's problems; whether the producer is beyond repair.
-    fn fatal(&self) -> bool {
+    /// Takes note of a problem of the client as a whole; whether there was one.
+    fn note_problem(&self) -> bool {
         let Some((code, reason)) = self.reports.take_problem() else { return false };
-        let text = match fault::of_code(code) {
+        let whose = fault::of_code(code);
+        let text = match whose {
             Fault::Configuration => format!("{reason}: {}", fault::advice(code)),
             _ => reason,
         };
-        say_problem(&self.stats, fault::of_code(code), &text);
-        code == Code::Fatal
+        say_problem(&self.stats, whose, &text);
+        true
     }
 
     /// Saves the cursors that moved.

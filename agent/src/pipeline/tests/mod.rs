@@ -2,6 +2,7 @@
 
 mod determinism;
 mod quality;
+mod runner;
 mod schema;
 mod signals;
 

@@ -35,9 +35,11 @@ fn every_record_of_a_rough_day_is_valid() {
     records.extend(board.blocks(22_528..30_000, &[&quiet, &quiet, &silent]));
     records.extend(Board { boot: 99, ..board }.blocks(0..9000, &[&quiet, &quiet, &quiet]));
     let outputs = run(&config, records);
-    for (kind, name) in
-        [(OutputKind::Features, "features.json"), (OutputKind::Rollup, "rollup.json"), (OutputKind::Alert, "alert.json")]
-    {
+    for (kind, name) in [
+        (OutputKind::Features, "features.json"),
+        (OutputKind::Rollup, "rollup.json"),
+        (OutputKind::Alert, "alert.json"),
+    ] {
         let validator = jsonschema::validator_for(&schema(name)).expect("a valid schema");
         let records = of_kind(&outputs, kind);
         assert!(records.len() >= 8, "{name}: {}", records.len());
@@ -54,7 +56,10 @@ fn every_record_of_a_rough_day_is_valid() {
 fn schema_and_code_know_the_same_features_and_flags() {
     let features = schema("features.json");
     let flags: Vec<_> = FLAG_NAMES.into_iter().map(Value::from).collect();
-    assert_eq!(features.pointer("/properties/quality/properties/flags/items/enum"), Some(&Value::from(flags)));
+    assert_eq!(
+        features.pointer("/properties/quality/properties/flags/items/enum"),
+        Some(&Value::from(flags))
+    );
     for feature in FEATURES {
         let unit = format!("/properties/measures/properties/{}/properties/unit/const", feature.name);
         assert_eq!(features.pointer(&unit), Some(&Value::from(feature.unit)), "{}", feature.name);

@@ -226,11 +226,13 @@ impl Connection {
             if let Some(end) = self.take_packets(input) {
                 return end;
             }
+            // Looked at before what is left is taken, so that the last acknowledgements are not missed.
+            let closing = shared.closing.is_set();
             self.give();
             if link.is_taken_over() {
                 return End::Refused(Refusal::TakenOver);
             }
-            if shared.closing.is_set() {
+            if closing {
                 return End::Refused(Refusal::Stopping);
             }
             let may_take = self.may_take();

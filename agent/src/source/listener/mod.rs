@@ -190,13 +190,14 @@ async fn control(shared: &Shared, mut end: SourceEnd) {
         tokio::select! {
             tokens = end.release.recv() => match tokens {
                 Some(tokens) => shared.broker.lock().release(&tokens),
-                None => return,
+                None => break,
             },
-            message = end.outgoing.recv() => match message {
-                Some(message) => shared.broker.lock().publish(own(message), None),
-                None => return,
-            },
+            Some(message) = end.outgoing.recv() => shared.broker.lock().publish(own(message), None),
         }
+    }
+    // The last acks to nodes.
+    while let Ok(message) = end.outgoing.try_recv() {
+        shared.broker.lock().publish(own(message), None);
     }
 }
 

@@ -268,7 +268,7 @@ impl<S: Source> Chip<S> {
         self.push([reg::tag(reg::TAG_XL, slot), x[0], x[1], y[0], y[1], z[0], z[1]]);
         let stamped = self.registers[usize::from(reg::CTRL10_C)] & reg::TIMESTAMP_EN != 0;
         let every_32 = self.registers[usize::from(reg::FIFO_CTRL4)] >> 6 == 3;
-        if stamped && every_32 && self.taken % 32 == 0 {
+        if stamped && every_32 && self.taken.is_multiple_of(32) {
             let [a, b, c, d, ..] = (self.taken * STAMP_PER_FRAME).to_le_bytes();
             self.push([reg::tag(reg::TAG_TIMESTAMP, slot), a, b, c, d, 0, 0]);
         }

@@ -163,10 +163,10 @@ async fn a_stop_lets_acknowledgements_out_takes_nothing_in_and_ends_soon() {
     let message = site.next().await;
     site.stop.set();
     client.publish("in/a", 2, b"after").await;
-    site.release(&message);
-    assert!(matches!(client.receive().await, Some(v5::Packet::PubAck(ack)) if ack.pkid == 1));
     assert!(site.nothing_comes().await);
+    site.release(&message);
     drop(site.handle);
+    assert!(matches!(client.receive().await, Some(v5::Packet::PubAck(ack)) if ack.pkid == 1));
     timeout(Duration::from_secs(2), site.run).await.expect("too slow").unwrap();
     match client.receive().await {
         Some(v5::Packet::Disconnect(disconnect)) => {

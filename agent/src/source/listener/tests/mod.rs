@@ -1,7 +1,6 @@
 //! A listener with real clients, and with bytes that no client sends.
 
 mod clients;
-mod gateway;
 mod limits;
 mod packets;
 

@@ -116,12 +116,11 @@ proptest! {
     #[test]
     fn any_bytes_are_a_packet_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200), v5 in any::<bool>()) {
         let version = if v5 { Version::V5 } else { Version::V3 };
-        if let Ok(Some((first, body))) = frame(&bytes, 1000) {
-            if let Ok(Packet::Subscribe(_, mut filters) | Packet::Unsubscribe(_, mut filters)) =
+        if let Ok(Some((first, body))) = frame(&bytes, 1000)
+            && let Ok(Packet::Subscribe(_, mut filters) | Packet::Unsubscribe(_, mut filters)) =
                 decode(version, first, &bytes[body])
-            {
-                while let Ok(Some(_)) = filters.next() {}
-            }
+        {
+            while let Ok(Some(_)) = filters.next() {}
         }
         // Every kind of packet, whatever the chance of a fitting length.
         for kind in 0..16 {

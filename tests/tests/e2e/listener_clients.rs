@@ -1,10 +1,10 @@
-//! Through the whole gateway, with Mosquitto's own command-line clients, which must be installed.
+//! What Mosquitto's own clients can do with the built-in listener, gateway in this process.
 
-use crate::clock::Clock;
-use crate::config::{self, Config};
-use crate::journal::Read;
-use crate::record::{Record, RecordKind};
-use crate::runtime::{self, Gateway, Stop};
+use spindle_agent::clock::Clock;
+use spindle_agent::config;
+use spindle_agent::journal::Read;
+use spindle_agent::record::{Record, RecordKind};
+use spindle_agent::runtime::{self, Gateway, Stop};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -24,7 +24,7 @@ impl Rig {
              rate_hz = 100.0\nchannels = [{{ axis = \"x\", field = \"x\" }}]\n",
             dir.path().join("data")
         );
-        let config: Config = toml::from_str(&text).unwrap();
+        let config = config::parse(&text, "test").unwrap();
         let gateway = runtime::start(&config, &Clock::system(), &Stop::new()).unwrap();
         let port = gateway.listener.unwrap().port().to_string();
         Self { gateway, port, _dir: dir }
@@ -152,9 +152,15 @@ fn an_address_in_use_is_said() {
     let bind = rig.gateway.listener.unwrap();
     let config = config::ListenerSource { bind, clients_max: 1 };
     let io = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let id = crate::source::SourceId(0);
-    let error =
-        io.block_on(super::Listener::bind(id, &config, Vec::new(), std::sync::Arc::default())).unwrap_err();
+    let id = spindle_agent::source::SourceId(0);
+    let error = io
+        .block_on(spindle_agent::source::listener::Listener::bind(
+            id,
+            &config,
+            Vec::new(),
+            std::sync::Arc::default(),
+        ))
+        .unwrap_err();
     assert!(error.to_string().contains(&format!("cannot bind {bind}")), "{error}");
     rig.gateway.finish().unwrap();
 }

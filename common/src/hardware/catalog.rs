@@ -1,0 +1,255 @@
+//! Parses the whole of `hardware-configs` and checks that its files agree with each other. Who calls it reads the files.
+
+use super::{Board, LinkKind, Machine, Node, NodeLink, Sensor};
+use crate::id::is_name;
+use crate::wire::{BLOCK_SAMPLES_MAX, STREAMS_MAX, block_len_max, frame};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::format;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+/// Share of a link that raw data may use.
+const LINK_SHARE_MAX: f64 = 0.8;
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct HardwareError {
+    /// The file, as the caller named it.
+    pub path: String,
+    /// What is wrong, with the line where one can be named, and what would be right.
+    pub reason: String,
+}
+
+/// Everything in `hardware-configs`, by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Catalog {
+    /// Board types.
+    pub boards: BTreeMap<String, Board>,
+    /// Sensor types.
+    pub sensors: BTreeMap<String, Sensor>,
+    /// Machines.
+    pub machines: BTreeMap<String, Machine>,
+    /// Nodes.
+    pub nodes: BTreeMap<String, Node>,
+}
+
+impl Catalog {
+    /// Parses files, given as (path, text); a path ends in `boards/NAME.toml`, `sensors/NAME.toml`, and so on. Others are
+    /// refused. Gives everything that is wrong at once.
+    ///
+    /// # Errors
+    /// One entry per thing that is wrong.
+    pub fn parse(files: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<HardwareError>> {
+        let mut catalog = Self::default();
+        let mut errors = Vec::new();
+        let mut paths = BTreeMap::new();
+        for (path, text) in files {
+            let mut parts = path.rsplit('/');
+            let stem = parts.next().and_then(|file| file.strip_suffix(".toml")).unwrap_or_default();
+            let added = match parts.next() {
+                Some("boards") => add(&mut catalog.boards, stem, &text, |board| &board.name),
+                Some("sensors") => add(&mut catalog.sensors, stem, &text, |sensor| &sensor.name),
+                Some("machines") => add(&mut catalog.machines, stem, &text, |machine| &machine.name),
+                Some("nodes") => {
+                    paths.insert(stem.to_string(), path.clone());
+                    add(&mut catalog.nodes, stem, &text, |node| &node.name)
+                }
+                _ => Err("is in none of boards, sensors, machines, nodes".to_string()),
+            };
+            if let Err(reason) = added {
+                errors.push(HardwareError { path, reason });
+            }
+        }
+        for node in catalog.nodes.values() {
+            let path = paths.get(&node.name).cloned().unwrap_or_default();
+            errors.extend(
+                catalog.faults(node).into_iter().map(|reason| HardwareError { path: path.clone(), reason }),
+            );
+        }
+        if errors.is_empty() { Ok(catalog) } else { Err(errors) }
+    }
+
+    /// What in this node does not agree with the rest.
+    fn faults(&self, node: &Node) -> Vec<String> {
+        let mut faults = Vec::new();
+        if !is_name(&node.site) {
+            faults.push(format!("site `{}` is no name: 1 to 32 of A-Z a-z 0-9 . _ -", node.site));
+        }
+        if !self.machines.contains_key(&node.machine) {
+            faults.push(format!(
+                "machine `{}` has no file in machines; {}",
+                node.machine,
+                known(&self.machines)
+            ));
+        }
+        let board = self.boards.get(&node.board);
+        if board.is_none() {
+            faults.push(format!("board `{}` has no file in boards; {}", node.board, known(&self.boards)));
+        }
+        if node.sensor.is_empty() || node.sensor.len() > STREAMS_MAX {
+            faults.push(format!("{} sensors; a node has 1 to {STREAMS_MAX}", node.sensor.len()));
+        }
+        let mut bits_per_s = 0.0;
+        for (index, place) in node.sensor.iter().enumerate() {
+            let name = &place.name;
+            if !is_name(name) || node.sensor.iter().take(index).any(|other| other.name == *name) {
+                faults.push(format!("sensor name `{name}` is no name, or is used twice"));
+            }
+            if place.block_samples == 0 || usize::from(place.block_samples) > BLOCK_SAMPLES_MAX {
+                faults.push(format!(
+                    "sensor {name}: block_samples is {}; 1 to {BLOCK_SAMPLES_MAX}",
+                    place.block_samples
+                ));
+                continue;
+            }
+            if let (Some(board), Some(port)) = (board, &place.port)
+                && !board.port.iter().any(|its| its.name == *port)
+            {
+                faults.push(format!("sensor {name}: board {} has no port `{port}`", board.name));
+            }
+            let Some(sensor) = self.sensors.get(&place.sensor) else {
+                faults.push(format!(
+                    "sensor {name}: type `{}` has no file in sensors; {}",
+                    place.sensor,
+                    known(&self.sensors)
+                ));
+                continue;
+            };
+            if !sensor.range.iter().any(|range| range.full_scale_g == place.full_scale_g) {
+                let ranges: Vec<_> =
+                    sensor.range.iter().map(|range| range.full_scale_g.to_string()).collect();
+                faults.push(format!(
+                    "sensor {name}: full_scale_g is {}; {} has {}",
+                    place.full_scale_g,
+                    sensor.name,
+                    ranges.join(", ")
+                ));
+            }
+            let len = block_len_max(
+                sensor.axes.len(),
+                place.block_samples.into(),
+                place.encoding.wire(sensor.bits),
+            );
+            bits_per_s += frame::len_max(len) as f64 * 10.0 * sensor.rate_hz / f64::from(place.block_samples);
+        }
+        if let Some(board) = board {
+            faults.extend(link_fault(node, board, bits_per_s));
+        }
+        faults
+    }
+}
+
+/// A link that the board has not, or that raw data would use too much of. A byte counts as ten bits (8N1).
+fn link_fault(node: &Node, board: &Board, bits_per_s: f64) -> Option<String> {
+    let (kind, wanted) = match &node.link {
+        NodeLink::Ethernet { .. } => (LinkKind::Ethernet, None),
+        NodeLink::Serial { baud } => (LinkKind::Serial, Some(u64::from(*baud))),
+    };
+    let Some(link) = board.link.iter().find(|link| link.kind == kind) else {
+        return Some(format!("board {} has no {kind:?} link", board.name));
+    };
+    if wanted.is_some_and(|baud| baud > link.bits_per_s_max) {
+        return Some(format!("board {} does at most {} baud", board.name, link.bits_per_s_max));
+    }
+    let capacity = wanted.unwrap_or(link.bits_per_s_max) as f64;
+    (bits_per_s > capacity * LINK_SHARE_MAX).then(|| {
+        format!(
+            "raw data needs {:.0} kbit/s of a link of {:.0}: more than 80 %; fewer sensors or a faster link",
+            bits_per_s / 1e3,
+            capacity / 1e3
+        )
+    })
+}
+
+fn known<T>(entries: &BTreeMap<String, T>) -> String {
+    format!("there are: {}", entries.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+fn add<T: DeserializeOwned>(
+    entries: &mut BTreeMap<String, T>,
+    stem: &str,
+    text: &str,
+    name_of: impl Fn(&T) -> &String,
+) -> Result<(), String> {
+    let entry = toml::from_str::<T>(text).map_err(|error| error.to_string())?;
+    let name = name_of(&entry);
+    if name != stem || !is_name(stem) {
+        return Err(format!("name is `{name}`; it must be a name, and the file's: `{stem}`"));
+    }
+    entries.insert(stem.to_string(), entry);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn ours() -> Vec<(String, String)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hardware-configs");
+        let mut files = Vec::new();
+        for kind in ["boards", "sensors", "machines", "nodes"] {
+            for entry in std::fs::read_dir(folder.join(kind)).unwrap().flatten() {
+                let path = entry.path();
+                files.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn every_file_of_hardware_configs_is_read_and_agrees_with_the_others() {
+        let catalog = Catalog::parse(ours()).unwrap();
+        for board in ["host", "qemu-mps2", "nucleo-h563zi", "w5500-evb-pico2"] {
+            assert!(catalog.boards.contains_key(board), "{board}");
+        }
+        for sensor in ["iis3dwb", "adxl355", "adxl345"] {
+            assert!(catalog.sensors.contains_key(sensor), "{sensor}");
+        }
+        assert!(catalog.nodes.len() >= 3);
+        let sources = catalog.sensors.values().map(|sensor| &sensor.source);
+        let sources = sources.chain(catalog.boards.values().map(|board| &board.processor.source));
+        assert!(sources.into_iter().all(|source| source.len() > 10), "a source says where to look");
+    }
+
+    #[test]
+    fn the_bearing_of_the_rig_has_the_published_fault_orders() {
+        let catalog = Catalog::parse(ours()).unwrap();
+        let bearing = catalog
+            .machines
+            .values()
+            .flat_map(|machine| &machine.bearing)
+            .find(|b| b.designation.contains("6205"));
+        let orders = bearing.unwrap().orders();
+        // CWRU's published multiples: 3.5848, 5.4152, 0.39828, 4.7135 / 2.
+        for (found, published) in
+            [(orders.bpfo, 3.5848), (orders.bpfi, 5.4152), (orders.ftf, 0.3983), (orders.bsf, 2.3567)]
+        {
+            assert!((found - published).abs() < 1e-4, "{found} against {published}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_file_and_what_would_be_right() {
+        let mut files = ours();
+        let node = "name = \"bad\"\nsite = \"a b\"\nmachine = \"none\"\nboard = \"nucleo-h563zi\"\n\
+                    link = { kind = \"serial\", baud = 921600 }\n[[sensor]]\nname = \"s\"\nsensor = \"iis3dwb\"\nfull_scale_g = 3\n";
+        files.push(("x/nodes/bad.toml".into(), node.into()));
+        files.push(("x/nodes/odd.toml".into(), "name = \"odd\"\nspeed = 3\n".into()));
+        files.push(("x/notes/a.toml".into(), String::new()));
+        let errors = Catalog::parse(files).unwrap_err();
+        let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        for wanted in
+            ["site `a b`", "machine `none`", "full_scale_g is 3; iis3dwb has 2, 4, 8, 16", "80 %", "speed"]
+        {
+            assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
+        }
+        assert!(
+            text.contains("nodes/bad.toml")
+                && text.contains("nodes/odd.toml")
+                && text.contains("notes/a.toml")
+        );
+    }
+}

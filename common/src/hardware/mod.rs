@@ -1,0 +1,319 @@
+//! Facts about boards, sensors, machines and nodes: the schema of the TOML files in `hardware-configs`. Firmware reads it
+//! when it is built, the gateway when it runs. Unknown keys are refused; each table of figures names its source.
+
+mod catalog;
+
+pub use catalog::{Catalog, HardwareError};
+
+use serde::Deserialize;
+use std::string::String;
+use std::vec::Vec;
+
+/// `boards/NAME.toml`: a microcontroller board, or the host for virtual ones.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Board {
+    /// Name; also the file's.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// What is known to work with our firmware, in words: emulation, silicon, nothing yet.
+    pub state: String,
+    /// The processor.
+    pub processor: Processor,
+    /// Ways to the gateway.
+    pub link: Vec<BoardLink>,
+    /// Sensor connectors: which pins go where.
+    #[serde(default)]
+    pub port: Vec<Port>,
+}
+
+/// A board's processor.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Processor {
+    /// Part, such as `STM32H563ZI`.
+    pub part: String,
+    /// Rust target triple of the firmware; absent on the host.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Flash, bytes.
+    #[serde(default)]
+    pub flash_bytes: Option<u64>,
+    /// RAM, bytes.
+    #[serde(default)]
+    pub ram_bytes: Option<u64>,
+    /// Where these figures are from.
+    pub source: String,
+}
+
+/// A way to the gateway that a board has.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoardLink {
+    /// Ethernet or serial.
+    pub kind: LinkKind,
+    /// Payload that it carries at most, bits per second.
+    pub bits_per_s_max: u64,
+    /// Where this is from.
+    pub source: String,
+}
+
+/// Kinds of link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkKind {
+    /// TCP/IP; MQTT.
+    Ethernet,
+    /// A UART; COBS frames.
+    Serial,
+}
+
+/// A sensor connector.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Name that nodes refer to.
+    pub name: String,
+    /// The board's SPI clock pin, and so on.
+    pub sck: String,
+    /// Master out.
+    pub mosi: String,
+    /// Master in.
+    pub miso: String,
+    /// Chip select.
+    pub cs: String,
+    /// Interrupt.
+    pub int1: String,
+    /// Where this wiring is from.
+    pub source: String,
+}
+
+/// `sensors/NAME.toml`: a type of accelerometer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sensor {
+    /// Name; also the file's.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// One letter a channel.
+    pub axes: String,
+    /// Bits of the converter.
+    pub bits: u8,
+    /// Nominal sample rate that the driver sets, Hz.
+    pub rate_hz: f64,
+    /// How far a part's rate may lie off the nominal, percent; absent when the maker gives none.
+    #[serde(default)]
+    pub rate_tolerance_percent: Option<f64>,
+    /// -3 dB bandwidth, Hz.
+    pub bandwidth_hz: f64,
+    /// Noise density, µg/√Hz.
+    pub noise_ug_per_rt_hz: f64,
+    /// FIFO depth in frames (one sample per channel).
+    pub fifo_frames: u32,
+    /// SPI mode.
+    pub spi_mode: u8,
+    /// Highest SPI clock, Hz.
+    pub spi_hz_max: u64,
+    /// Ranges.
+    pub range: Vec<Range>,
+    /// Where these figures are from.
+    pub source: String,
+}
+
+/// A full scale of a sensor.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// ± this many g.
+    pub full_scale_g: f64,
+    /// mg per count.
+    pub mg_per_count: f64,
+}
+
+impl Range {
+    /// m/s² per count.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        self.mg_per_count * 9.806_65e-3
+    }
+}
+
+/// `machines/NAME.toml`: a machine, its spindle and its bearings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Name; also the file's.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// The spindle, where one is known.
+    #[serde(default)]
+    pub spindle: Option<Spindle>,
+    /// Bearings whose fault frequencies are of interest.
+    #[serde(default)]
+    pub bearing: Vec<Bearing>,
+    /// Tools, for tooth-pass lines.
+    #[serde(default)]
+    pub tool: Vec<Tool>,
+}
+
+/// A spindle.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spindle {
+    /// Highest speed, revolutions per minute.
+    pub rpm_max: f64,
+    /// Where this is from.
+    pub source: String,
+}
+
+/// Geometry of a rolling bearing.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bearing {
+    /// Where it sits, such as `spindle front`.
+    pub place: String,
+    /// Designation.
+    pub designation: String,
+    /// Rolling elements.
+    pub balls: u32,
+    /// Diameter of a rolling element, mm.
+    pub ball_diameter_mm: f64,
+    /// Pitch diameter, mm.
+    pub pitch_diameter_mm: f64,
+    /// Contact angle, degrees.
+    #[serde(default)]
+    pub contact_angle_deg: f64,
+    /// Where the geometry is from.
+    pub source: String,
+}
+
+/// Fault frequencies in multiples of the shaft's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BearingOrders {
+    /// Ball pass, outer race.
+    pub bpfo: f64,
+    /// Ball pass, inner race.
+    pub bpfi: f64,
+    /// Cage.
+    pub ftf: f64,
+    /// Ball spin; a ball's defect strikes at twice this.
+    pub bsf: f64,
+}
+
+impl Bearing {
+    /// Fault frequencies for a standing outer race: BPFO = n/2 (1-r), BPFI = n/2 (1+r), FTF = (1-r)/2, BSF = D/(2d) (1-r²)
+    /// with r = d/D cos φ.
+    #[must_use]
+    pub fn orders(&self) -> BearingOrders {
+        let r = self.ball_diameter_mm / self.pitch_diameter_mm * self.contact_angle_deg.to_radians().cos();
+        let half = f64::from(self.balls) / 2.0;
+        BearingOrders {
+            bpfo: half * (1.0 - r),
+            bpfi: half * (1.0 + r),
+            ftf: (1.0 - r) / 2.0,
+            bsf: self.pitch_diameter_mm / (2.0 * self.ball_diameter_mm) * (1.0 - r * r),
+        }
+    }
+}
+
+/// A tool.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// Name, as the machine's program calls it.
+    pub name: String,
+    /// Cutting edges.
+    pub flutes: u32,
+    /// Where this is from.
+    pub source: String,
+}
+
+/// `nodes/NAME.toml`: one board on one machine.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Name; also the file's.
+    pub name: String,
+    /// The site.
+    pub site: String,
+    /// A file in `machines`.
+    pub machine: String,
+    /// A file in `boards`.
+    pub board: String,
+    /// How it reaches the gateway.
+    pub link: NodeLink,
+    /// Its sensors, in the order of their stream numbers.
+    pub sensor: Vec<NodeSensor>,
+}
+
+/// How a node reaches the gateway.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
+pub enum NodeLink {
+    /// MQTT over Ethernet.
+    Ethernet {
+        /// `ADDRESS:PORT` of the broker or the gateway's listener.
+        broker: String,
+    },
+    /// A serial line.
+    Serial {
+        /// Bits per second.
+        baud: u32,
+    },
+}
+
+/// A sensor of a node.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSensor {
+    /// Its name: the third part of the key.
+    pub name: String,
+    /// A file in `sensors`.
+    pub sensor: String,
+    /// A port of the board; absent on the host.
+    #[serde(default)]
+    pub port: Option<String>,
+    /// Full scale, g; one that the sensor has.
+    pub full_scale_g: f64,
+    /// Samples per channel and block.
+    #[serde(default = "default_block_samples")]
+    pub block_samples: u16,
+    /// Encoding of blocks.
+    #[serde(default)]
+    pub encoding: SampleEncoding,
+    /// Where and how it is mounted, in words.
+    #[serde(default)]
+    pub mounting: String,
+}
+
+/// Encoding of blocks; the width follows the sensor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampleEncoding {
+    /// Little-endian integers.
+    #[default]
+    Raw,
+    /// Lossless Rice codes.
+    Rice,
+}
+
+impl SampleEncoding {
+    /// The wire's encoding for samples of this many bits.
+    #[must_use]
+    pub const fn wire(self, bits: u8) -> crate::wire::Encoding {
+        use crate::wire::Encoding;
+        match (self, bits > 16) {
+            (Self::Raw, false) => Encoding::Raw16,
+            (Self::Raw, true) => Encoding::Raw24,
+            (Self::Rice, false) => Encoding::Rice16,
+            (Self::Rice, true) => Encoding::Rice24,
+        }
+    }
+}
+
+const fn default_block_samples() -> u16 {
+    512
+}

@@ -1,0 +1,73 @@
+//! Turns `hardware-configs` into constants, so that a board's identity, wiring and ranges come from the same files that the
+//! gateway reads, checked by the same schema. A folder that does not parse fails the build, with every fault named.
+
+use spindle_common::hardware::{Catalog, Node, NodeLink};
+use std::fmt::Write as _;
+use std::path::Path;
+
+fn main() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hardware-configs");
+    println!("cargo:rerun-if-changed={}", folder.display());
+    let files = ["boards", "sensors", "machines", "nodes"].iter().flat_map(|kind| {
+        let listing = std::fs::read_dir(folder.join(kind)).into_iter().flatten().flatten();
+        listing
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
+    });
+    let files = files.map(|path| {
+        println!("cargo:rerun-if-changed={}", path.display());
+        (path.display().to_string(), std::fs::read_to_string(&path).unwrap_or_default())
+    });
+    let catalog = Catalog::parse(files).unwrap_or_else(|errors| {
+        for error in errors {
+            // Cargo shows these under the crate's name.
+            println!("cargo::error={}", error.to_string().replace('\n', " "));
+        }
+        Catalog::default()
+    });
+    let mut out =
+        String::from("/// Every node in `hardware-configs/nodes`.\npub const NODES: &[NodeConfig] = &[\n");
+    for node in catalog.nodes.values() {
+        emit(&mut out, &catalog, node);
+    }
+    out.push_str("];\n");
+    let path = Path::new(&std::env::var("OUT_DIR").unwrap_or_default()).join("nodes.rs");
+    if let Err(error) = std::fs::write(&path, out) {
+        println!("cargo::error=cannot write {}: {error}", path.display());
+    }
+}
+
+/// Writing to a string cannot fail, so results of `write!` are dropped.
+fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
+    let link = match &node.link {
+        NodeLink::Ethernet { broker } => format!("LinkConfig::Ethernet {{ broker: {broker:?} }}"),
+        NodeLink::Serial { baud } => format!("LinkConfig::Serial {{ baud: {baud} }}"),
+    };
+    let _ = writeln!(
+        out,
+        "NodeConfig {{ name: {:?}, site: {:?}, machine: {:?}, board: {:?}, link: {link}, sensors: &[",
+        node.name, node.site, node.machine, node.board
+    );
+    for place in &node.sensor {
+        let Some(sensor) = catalog.sensors.get(&place.sensor) else { continue };
+        let Some(range) = sensor.range.iter().find(|range| range.full_scale_g == place.full_scale_g) else {
+            continue;
+        };
+        let _ = writeln!(
+            out,
+            "SensorConfig {{ name: {:?}, model: {:?}, axes: {:?}, port: {:?}, full_scale_g: {:?}, scale: {:?}, bits: {}, \
+             rate_nominal_mhz: {}, block_samples: {}, encoding: Encoding::{:?} }},",
+            place.name,
+            sensor.name,
+            sensor.axes,
+            place.port,
+            place.full_scale_g as f32,
+            range.scale() as f32,
+            sensor.bits,
+            (sensor.rate_hz * 1000.0).round() as u32,
+            place.block_samples,
+            place.encoding.wire(sensor.bits)
+        );
+    }
+    out.push_str("] },\n");
+}

@@ -1,0 +1,138 @@
+//! Identity and wiring of a node, fixed when its firmware is built: `hardware-configs/nodes/NAME.toml` as a constant.
+
+use heapless::Vec;
+use spindle_common::id::StreamId;
+use spindle_common::wire::{Encoding, STREAMS_MAX, StreamInfo};
+
+/// A node's file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NodeConfig {
+    /// The node's name.
+    pub name: &'static str,
+    /// The site.
+    pub site: &'static str,
+    /// The machine.
+    pub machine: &'static str,
+    /// The board's type.
+    pub board: &'static str,
+    /// How it reaches the gateway.
+    pub link: LinkConfig,
+    /// The sensors, in the order of their stream numbers.
+    pub sensors: &'static [SensorConfig],
+}
+
+/// How a node reaches the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkConfig {
+    /// MQTT over Ethernet.
+    Ethernet {
+        /// `ADDRESS:PORT`.
+        broker: &'static str,
+    },
+    /// A serial line.
+    Serial {
+        /// Bits per second.
+        baud: u32,
+    },
+}
+
+/// A sensor of a node, with its type's figures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SensorConfig {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub model: &'static str,
+    /// One letter a channel.
+    pub axes: &'static str,
+    /// The board's port that it is wired to.
+    pub port: Option<&'static str>,
+    /// Full scale, g.
+    pub full_scale_g: f32,
+    /// m/s² per count.
+    pub scale: f32,
+    /// Bits of the converter.
+    pub bits: u8,
+    /// Nominal sample rate, mHz.
+    pub rate_nominal_mhz: u32,
+    /// Samples per channel and block.
+    pub block_samples: u16,
+    /// Encoding of blocks.
+    pub encoding: Encoding,
+}
+
+// `NODES`, made by `build.rs`.
+include!(concat!(env!("OUT_DIR"), "/nodes.rs"));
+
+/// The node of this name. For constants: `const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));`
+///
+/// # Panics
+/// When there is no such file; in a constant this fails the build.
+#[must_use]
+pub const fn node(name: &str) -> &'static NodeConfig {
+    let mut index = 0;
+    while index < NODES.len() {
+        if is_same(NODES[index].name.as_bytes(), name.as_bytes()) {
+            return &NODES[index];
+        }
+        index += 1;
+    }
+    #[allow(clippy::panic, reason = "evaluated when firmware is built")]
+    {
+        panic!("hardware-configs/nodes has no file of this name")
+    }
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut index = 0;
+    while index < one.len() {
+        if one[index] != other[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+impl NodeConfig {
+    /// The streams, as the birth message tells them.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamInfo<'static>, STREAMS_MAX> {
+        (0u8..)
+            .zip(self.sensors)
+            .take(STREAMS_MAX)
+            .map(|(index, sensor)| StreamInfo {
+                stream: StreamId(index),
+                sensor: sensor.name,
+                model: sensor.model,
+                axes: sensor.axes,
+                rate_nominal_mhz: sensor.rate_nominal_mhz,
+                scale: sensor.scale,
+                bits: sensor.bits,
+                block_samples: sensor.block_samples,
+                encoding: sensor.encoding,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sensor::iis3dwb::{FullScale, RATE_NOMINAL_MHZ};
+
+    const DEMO: &NodeConfig = node("host-demo");
+
+    #[test]
+    fn a_node_is_known_when_firmware_is_built_and_its_figures_are_the_drivers() {
+        assert_eq!((DEMO.site, DEMO.machine, DEMO.board), ("demo", "demo-mill", "host"));
+        let streams = DEMO.streams();
+        assert_eq!((streams[0].sensor, streams[0].model, streams[0].axes), ("spindle", "iis3dwb", "xyz"));
+        assert_eq!((streams[0].rate_nominal_mhz, streams[0].bits), (RATE_NOMINAL_MHZ, 16));
+        assert!((streams[0].scale / FullScale::G4.scale() - 1.0).abs() < 1e-6);
+        assert_eq!(node("bench-serial").link, LinkConfig::Serial { baud: 921_600 });
+    }
+}
