@@ -75,8 +75,11 @@ impl Args {
     /// Prints the books.
     pub fn run(self) -> anyhow::Result<Outcome> {
         let dir = self.place.data_dir()?.join("journal");
-        let state =
-            journal::state(&dir).with_context(|| format!("cannot read the books in {}", dir.display()))?;
+        let state = match journal::state(&dir) {
+            // A gateway that has not committed anything yet.
+            Err(journal::JournalError::Unborn { .. }) => journal::State::default(),
+            state => state.with_context(|| format!("cannot read the books in {}", dir.display()))?,
+        };
         let rows: Vec<Row> =
             state.books.iter().map(|(key, book)| Row::new(key.0.to_string(), book)).collect();
         let balanced = rows.iter().all(|row| row.balanced);

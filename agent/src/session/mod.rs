@@ -5,6 +5,7 @@ mod books;
 mod dead;
 pub mod ingest;
 pub mod json;
+mod message;
 mod node;
 #[cfg(test)]
 mod tests;
@@ -14,13 +15,13 @@ use crate::clock::Now;
 use crate::config::{self, JsonMapping};
 use crate::journal::{JsonState, Key, State, Stateful};
 use crate::record::{Record, RecordKind, SensorKey, record_flags};
-use crate::source::topic::{self, Channel};
+use crate::source::topic;
 use crate::source::{Incoming, Outgoing, SourceId, Token};
 use books::{Books, Slot};
 use bytes::Bytes;
 use json::Mapping;
-use node::{Item, Node, What};
-use spindle_common::id::{BootId, Seq};
+use message::{fits, item, node_name, place};
+use node::Node;
 use spindle_common::wire::{self, Message};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -624,87 +625,6 @@ impl JsonSensor {
             recent: self.recent.iter().copied().collect(),
         }
     }
-}
-
-/// Whether a message is what its topic says.
-fn fits(message: &Message<'_>, topic: &topic::Topic) -> Result<(), String> {
-    let expected = match message {
-        Message::Block(_) => Channel::Raw,
-        Message::Features(_) => Channel::Features,
-        Message::Burst(_) => Channel::Burst,
-        _ => Channel::Node,
-    };
-    if expected != topic.channel {
-        return Err(format!("a message of another kind came on the topic of {:?} messages", topic.channel));
-    }
-    match node_name(message) {
-        Some(name) if expected == Channel::Node && *name != *topic.key.sensor => {
-            Err(format!("message names node {name:?}, but its topic names {:?}", topic.key.sensor))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The node that a message is from; `None` for what only gateways send.
-fn node_name<'a>(message: &Message<'a>) -> Option<&'a str> {
-    Some(match message {
-        Message::Block(block) => block.header.node,
-        Message::Features(features) => features.node,
-        Message::Burst(burst) => burst.block.header.node,
-        Message::Birth(birth) => birth.node,
-        Message::Status(status) => status.node,
-        Message::TimePair(pair) => pair.node,
-        Message::Answer(answer) => answer.node,
-        Message::Offline(offline) => offline.node,
-        Message::Ack(_) | Message::Command(_) => return None,
-    })
-}
-
-/// Boot and stream of a message that has a place in the sequence.
-fn place(message: &Message<'_>) -> Option<(BootId, u8)> {
-    match message {
-        Message::Block(block) => Some((block.header.boot, block.header.stream.0)),
-        Message::Burst(burst) => Some((burst.block.header.boot, burst.block.header.stream.0)),
-        Message::Features(features) => Some((features.boot, features.stream.0)),
-        _ => None,
-    }
-}
-
-fn item(message: &Message<'_>, key: Arc<SensorKey>, incoming: &Incoming) -> Option<Item> {
-    let (header, what) = match message {
-        Message::Block(block) => (&block.header, What::Block),
-        Message::Burst(burst) => (&burst.block.header, What::Burst),
-        Message::Features(features) => {
-            return Some(Item {
-                seq: features.seq,
-                what: What::Features,
-                stream: features.stream.0,
-                key,
-                first_sample: features.first_sample,
-                samples: u64::from(features.samples),
-                tick: features.tick,
-                tick_hz: features.tick_hz,
-                rate_mhz: features.rate_measured_mhz,
-                payload: incoming.payload.clone(),
-                token: incoming.token,
-            });
-        }
-        _ => return None,
-    };
-    let measured = header.rate_measured_mhz;
-    Some(Item {
-        seq: Seq(header.seq.0),
-        what,
-        stream: header.stream.0,
-        key,
-        first_sample: header.first_sample,
-        samples: u64::from(header.samples),
-        tick: header.tick,
-        tick_hz: header.tick_hz,
-        rate_mhz: if measured == 0 { header.rate_nominal_mhz } else { measured },
-        payload: incoming.payload.clone(),
-        token: incoming.token,
-    })
 }
 
 fn to_node(

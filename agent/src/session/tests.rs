@@ -2,7 +2,7 @@ use super::*;
 use crate::journal::Book;
 use crate::record::Gap;
 use proptest::prelude::*;
-use spindle_common::id::StreamId;
+use spindle_common::id::{BootId, Seq, StreamId};
 use spindle_common::wire::messages::{ResetCause, StreamStatus, TimeSource};
 use spindle_common::wire::{BlockHeader, Encoding, Samples};
 use std::time::Duration;

@@ -137,7 +137,7 @@ impl Recording {
             self.path.display(),
             bytes.len()
         );
-        let values: Vec<i32> = bytes.chunks_exact(self.dtype.bytes()).map(|bytes| value(bytes)).collect();
+        let values: Vec<i32> = bytes.chunks_exact(self.dtype.bytes()).map(value).collect();
         let mut parts = Vec::new();
         let mut left: Vec<usize> = (0..self.channels.len()).collect();
         while let Some(&first) = left.first() {

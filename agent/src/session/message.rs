@@ -1,0 +1,90 @@
+//! What a wire message says to the session: whose it is, and which place it has.
+
+use super::node::{Item, What};
+use crate::record::SensorKey;
+use crate::source::Incoming;
+use crate::source::topic::{self, Channel};
+use spindle_common::id::{BootId, Seq};
+use spindle_common::wire::Message;
+use std::sync::Arc;
+
+/// Whether a message is what its topic says.
+pub(super) fn fits(message: &Message<'_>, topic: &topic::Topic) -> Result<(), String> {
+    let expected = match message {
+        Message::Block(_) => Channel::Raw,
+        Message::Features(_) => Channel::Features,
+        Message::Burst(_) => Channel::Burst,
+        _ => Channel::Node,
+    };
+    if expected != topic.channel {
+        return Err(format!("a message of another kind came on the topic of {:?} messages", topic.channel));
+    }
+    match node_name(message) {
+        Some(name) if expected == Channel::Node && *name != *topic.key.sensor => {
+            Err(format!("message names node {name:?}, but its topic names {:?}", topic.key.sensor))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The node that a message is from; `None` for what only gateways send.
+pub(super) fn node_name<'a>(message: &Message<'a>) -> Option<&'a str> {
+    Some(match message {
+        Message::Block(block) => block.header.node,
+        Message::Features(features) => features.node,
+        Message::Burst(burst) => burst.block.header.node,
+        Message::Birth(birth) => birth.node,
+        Message::Status(status) => status.node,
+        Message::TimePair(pair) => pair.node,
+        Message::Answer(answer) => answer.node,
+        Message::Offline(offline) => offline.node,
+        Message::Ack(_) | Message::Command(_) => return None,
+    })
+}
+
+/// Boot and stream of a message that has a place in the sequence.
+pub(super) fn place(message: &Message<'_>) -> Option<(BootId, u8)> {
+    match message {
+        Message::Block(block) => Some((block.header.boot, block.header.stream.0)),
+        Message::Burst(burst) => Some((burst.block.header.boot, burst.block.header.stream.0)),
+        Message::Features(features) => Some((features.boot, features.stream.0)),
+        _ => None,
+    }
+}
+
+pub(super) fn item(message: &Message<'_>, key: Arc<SensorKey>, incoming: &Incoming) -> Option<Item> {
+    let (header, what) = match message {
+        Message::Block(block) => (&block.header, What::Block),
+        Message::Burst(burst) => (&burst.block.header, What::Burst),
+        Message::Features(features) => {
+            return Some(Item {
+                seq: features.seq,
+                what: What::Features,
+                stream: features.stream.0,
+                key,
+                first_sample: features.first_sample,
+                samples: u64::from(features.samples),
+                tick: features.tick,
+                tick_hz: features.tick_hz,
+                rate_mhz: features.rate_measured_mhz,
+                payload: incoming.payload.clone(),
+                token: incoming.token,
+            });
+        }
+        _ => return None,
+    };
+    let measured = header.rate_measured_mhz;
+    Some(Item {
+        seq: Seq(header.seq.0),
+        what,
+        stream: header.stream.0,
+        key,
+        first_sample: header.first_sample,
+        samples: u64::from(header.samples),
+        tick: header.tick,
+        tick_hz: header.tick_hz,
+        rate_mhz: if measured == 0 { header.rate_nominal_mhz } else { measured },
+        payload: incoming.payload.clone(),
+        token: incoming.token,
+    })
+}
