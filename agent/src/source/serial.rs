@@ -146,3 +146,6 @@ async fn pause(pause: Duration, end: &mut SourceEnd) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
