@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// What the gateway logs when all its rooms are up.
-const READY: &str = "running gateway=";
+const READY: &str = "gateway is up";
 
 /// Longest orderly shutdown that the gateway promises.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
