@@ -189,12 +189,13 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         metrics: metrics.clone(),
     };
     let (handle, ingest_stop) = (io.handle().clone(), stop.clone());
-    let ingest = thread("spindle-ingest", move || ingest.run(&handle, &ingest_stop))?;
+    let ingest = thread("spindle-ingest", stop, move || ingest.run(&handle, &ingest_stop))?;
     let (live, monitor) = (runner.live(), runner.monitor());
     // It ends when the journal is closed and read to its end, or, with a long backlog, when it is told to.
     let pipeline_stop = Stop::new();
     let stop_asked = pipeline_stop.clone();
-    let pipeline_thread = thread("spindle-pipeline", move || runner.run(|| stop_asked.is_set()).map(drop))?;
+    let pipeline_thread =
+        thread("spindle-pipeline", stop, move || runner.run(|| stop_asked.is_set()).map(drop))?;
     let destinations_stop = Stop::new();
     let mut threads = Vec::new();
     let mut forward = Vec::new();
@@ -202,7 +203,7 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         forward.push((destination.name().to_owned(), destination.stats()));
         let flag = destinations_stop.flag();
         let name = format!("spindle-{}", destination.name());
-        threads.push(thread(&name, move || destination.run(&flag))?);
+        threads.push(thread(&name, stop, move || destination.run(&flag))?);
     }
     Ok(Gateway {
         metrics,
@@ -220,18 +221,6 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         sources: sources.tasks,
         io,
     })
-}
-
-/// Runs a gateway until `stop`.
-///
-/// # Errors
-/// It does not start, or a part of it failed for good.
-pub fn run(config: &Config, clock: &Clock, stop: &Stop) -> Result<(), RunError> {
-    let gateway = start(config, clock, stop)?;
-    tracing::info!(gateway = config.gateway.name, "running");
-    gateway.io.block_on(stop.wait());
-    tracing::info!("stopping");
-    gateway.finish()
 }
 
 impl Gateway {
@@ -349,11 +338,27 @@ impl Sources {
     }
 }
 
+/// A thread without which the gateway is none: when it ends, for whatever reason, all ends.
 fn thread<T: Send + 'static>(
     name: &str,
+    stop: &Stop,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, RunError> {
+    let ends = EndsAll(stop.clone());
+    let work = move || {
+        let _ends = ends;
+        work()
+    };
     std::thread::Builder::new().name(name.into()).spawn(work).map_err(RunError::Thread)
+}
+
+/// Asks everything to end when it is dropped, also by a panic.
+struct EndsAll(Stop);
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        self.0.set();
+    }
 }
 
 /// Makes the data folder if need be, for its user only.
@@ -363,4 +368,17 @@ fn make_folder(path: &Path) -> Result<(), RunError> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path).map_err(|source| RunError::Folder { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_the_gateway() {
+        let stop = Stop::new();
+        let thread = thread("doomed", &stop, || panic!("on purpose")).unwrap();
+        assert!(thread.join().is_err());
+        assert!(stop.is_set());
+    }
 }

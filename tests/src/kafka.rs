@@ -143,6 +143,7 @@ impl Kafka {
             .set("bootstrap.servers", self.address())
             .set("group.id", "spindle-tests")
             .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
             .set("allow.auto.create.topics", "false")
             .set("topic.metadata.refresh.interval.ms", "500")
             .set("reconnect.backoff.max.ms", "500")
@@ -217,7 +218,8 @@ impl Counter {
         let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
         let mut records = 0;
         for partition in (0i32..).take(partitions) {
-            let (start, end) = self.0.fetch_watermarks(topic, partition, TIMEOUT)?;
+            // A partition that was just made has no leader for a moment, and no records.
+            let (start, end) = self.0.fetch_watermarks(topic, partition, TIMEOUT).unwrap_or_default();
             records += u64::try_from(end - start)?;
         }
         Ok(records)
@@ -264,10 +266,9 @@ impl Reader {
         if self.next.is_empty() && !self.assign()? {
             return Ok(());
         }
-        let ends: Vec<i64> = (0i32..)
-            .zip(&self.next)
-            .map(|(partition, _)| Ok(self.consumer.fetch_watermarks(&self.topic, partition, TIMEOUT)?.1))
-            .collect::<Result<_>>()?;
+        // The partitions of a topic that was just made have no leader for a moment, nor those of a broker that was killed.
+        let ends =
+            wait::until(&format!("the ends of {}", self.topic), wait::PATIENCE, || Ok(self.ends().ok()))?;
         let deadline = Instant::now() + wait::PATIENCE;
         while self.next.iter().zip(&ends).any(|(next, end)| next < end) {
             match self.consumer.poll(Duration::from_millis(200)) {
@@ -287,6 +288,14 @@ impl Reader {
         Ok(())
     }
 
+    /// The offset after the last record of each partition.
+    fn ends(&self) -> Result<Vec<i64>> {
+        let partitions = (0i32..).take(self.next.len());
+        partitions
+            .map(|partition| Ok(self.consumer.fetch_watermarks(&self.topic, partition, TIMEOUT)?.1))
+            .collect()
+    }
+
     fn assign(&mut self) -> Result<bool> {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
         let partitions = metadata.topics().iter().find(|topic| topic.name() == self.topic);
@@ -300,7 +309,7 @@ impl Reader {
         }
         let mut list = TopicPartitionList::new();
         for partition in (0i32..).take(partitions) {
-            list.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(0))?;
         }
         self.consumer.assign(&list)?;
         self.next = vec![0; partitions];

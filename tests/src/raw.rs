@@ -43,6 +43,12 @@ impl Stream {
 /// Which stream: `(node, boot, stream)`.
 pub type StreamId = (String, u64, u8);
 
+/// How many different records these are, by `ce_id`.
+#[must_use]
+pub fn count_different(records: &[KafkaRecord]) -> usize {
+    records.iter().map(KafkaRecord::id).collect::<BTreeSet<_>>().len()
+}
+
 /// Drops records whose `ce_id` came before, as a consumer behind an at-least-once producer does; says how many.
 ///
 /// # Errors

@@ -14,7 +14,8 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// Run the gateway until SIGTERM or Ctrl-C
 ///
 /// It ends in order and within 10 s: no more input, everything accepted is committed, and forwarded as far as Kafka takes it;
-/// what is left goes out after the next start. A second signal ends it at once, which loses nothing either.
+/// what is left goes out after the next start. A second signal ends it at once, which loses nothing either. When a part of
+/// it fails for good it ends by itself, with exit code 3, so that a supervisor can start it again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  spindle run --config gateway.toml\n  \
                         spindle run --config gateway.toml --log info,spindle_agent::forward=debug\n  \

@@ -117,12 +117,10 @@ fn mqtt_source(at: &str, mqtt: &MqttSource, report: Report<'_>) {
     if mqtt.receive_maximum == 0 {
         report(format!("{at}.receive_maximum"), "is 0".into(), "write 1 or more".into());
     }
-    if mqtt.keep_alive < Duration::from_secs(1) {
-        report(
-            format!("{at}.keep_alive"),
-            "is shorter than MQTT can say".into(),
-            "write \"1s\" or more".into(),
-        );
+    // The client refuses less, MQTT's 16 bits cannot say more.
+    if !(Duration::from_secs(5)..=Duration::from_secs(65_535)).contains(&mqtt.keep_alive) {
+        let what = "is not 5 s to 65,535 s";
+        report(format!("{at}.keep_alive"), what.into(), "write \"10s\", or what the network needs".into());
     }
     if mqtt.session_expiry < Duration::from_secs(60) {
         let what = "is so short that a restart of the gateway ends the session";

@@ -138,6 +138,8 @@ impl Mqtt {
                         |code: &SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
                     if ack.return_codes.iter().any(failed) {
                         tracing::error!(source = self.name, codes = ?ack.return_codes, "broker refuses a subscription");
+                    } else {
+                        tracing::info!(source = self.name, "subscribed");
                     }
                 }
                 Ok(_) => {}

@@ -79,7 +79,7 @@ pub(super) fn config(broker: &str, kafka: &str) -> String {
 
 /// Arguments of `spindle simulate`.
 pub(super) fn simulate(broker: &str, boards: u64, samples_each: u64, speed: &str) -> Vec<String> {
-    let args = ["simulate", "--mqtt", broker, "--boards", &boards.to_string(), "--speed", speed];
+    let args = ["simulate", "--broker", broker, "--boards", &boards.to_string(), "--speed", speed];
     let args = args.into_iter().map(str::to_owned);
     args.chain(["--samples".to_owned(), samples_each.to_string()]).collect()
 }

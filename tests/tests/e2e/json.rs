@@ -30,6 +30,8 @@ fn good_json_reaches_kafka_and_bad_json_the_dead_letters_with_its_reason() {
     let kafka = Kafka::shared().unwrap();
     let broker = Mosquitto::start("").unwrap();
     let mut agent = Agent::started(&crate::config(&broker.address(), kafka, "json", MAPPING)).unwrap();
+    // mosquitto_pub will not say it again.
+    agent.process().unwrap().wait_for_log("subscribed", PATIENCE).unwrap();
 
     let bad = [
         ("plant/pump1/de/acc", "no json at all".to_owned(), ""),

@@ -55,11 +55,8 @@ fn bosch_recordings_arrive_bit_for_bit_and_their_features_are_those_of_scipy() {
 
     let originals: BTreeMap<String, Vec<i16>> =
         files.iter().map(|path| (name(path), samples(path))).collect();
-    let expected: usize = originals.values().map(Vec::len).sum();
-    let enough = |records: &[KafkaRecord]| {
-        raw::streams(records).unwrap().values().map(|stream| 3 * stream.len()).sum::<usize>() >= expected
-    };
-    let records = kafka.read_until("bosch.raw.v1", PATIENCE, enough).unwrap();
+    let blocks: usize = originals.values().map(|samples| (samples.len() / 3).div_ceil(512)).sum();
+    let records = kafka.read_until("bosch.raw.v1", PATIENCE, |records| records.len() >= blocks).unwrap();
     let streams = raw::streams(&records).unwrap();
     assert_eq!(streams.len(), originals.len());
     let mut keys = BTreeMap::new();
