@@ -4,23 +4,29 @@ use super::{Board, LinkKind, Machine, Node, NodeLink, Sensor};
 use crate::id::is_name;
 use crate::wire::{BLOCK_SAMPLES_MAX, STREAMS_MAX, block_len_max, frame};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
+use toml::de::DeTable;
 
 /// Share of a link that raw data may use.
 const LINK_SHARE_MAX: f64 = 0.8;
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {reason}")]
+#[error("{path}:{line}: {reason}")]
 pub struct HardwareError {
     /// The file, as the caller named it.
     pub path: String,
-    /// What is wrong, with the line where one can be named, and what would be right.
+    /// Line in it, from 1.
+    pub line: usize,
+    /// What is wrong, and what would be right.
     pub reason: String,
 }
+
+/// What is wrong in a node's file: the key of the node, or of its sensor of this number, at which it stands.
+type Fault = (Option<usize>, &'static str, String);
 
 /// Everything in `hardware-configs`, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,101 +50,131 @@ impl Catalog {
     pub fn parse(files: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<HardwareError>> {
         let mut catalog = Self::default();
         let mut errors = Vec::new();
-        let mut paths = BTreeMap::new();
+        let mut nodes = BTreeMap::new();
+        let mut broken = BTreeSet::new();
         for (path, text) in files {
             let mut parts = path.rsplit('/');
             let stem = parts.next().and_then(|file| file.strip_suffix(".toml")).unwrap_or_default();
-            let added = match parts.next() {
+            let folder = parts.next();
+            let added = match folder {
                 Some("boards") => add(&mut catalog.boards, stem, &text, |board| &board.name),
                 Some("sensors") => add(&mut catalog.sensors, stem, &text, |sensor| &sensor.name),
                 Some("machines") => add(&mut catalog.machines, stem, &text, |machine| &machine.name),
                 Some("nodes") => {
-                    paths.insert(stem.to_string(), path.clone());
+                    nodes.insert(stem.to_string(), (path.clone(), text.clone()));
                     add(&mut catalog.nodes, stem, &text, |node| &node.name)
                 }
-                _ => Err("is in none of boards, sensors, machines, nodes".to_string()),
+                _ => Err((1, "is in none of boards, sensors, machines, nodes".to_string())),
             };
-            if let Err(reason) = added {
-                errors.push(HardwareError { path, reason });
+            if let Err((line, reason)) = added {
+                broken.insert((folder.unwrap_or_default().to_string(), stem.to_string()));
+                errors.push(HardwareError { path, line, reason });
             }
         }
         for node in catalog.nodes.values() {
-            let path = paths.get(&node.name).cloned().unwrap_or_default();
-            errors.extend(
-                catalog.faults(node).into_iter().map(|reason| HardwareError { path: path.clone(), reason }),
-            );
+            let (path, text) = nodes.get(&node.name).cloned().unwrap_or_default();
+            errors.extend(catalog.faults(node, &broken).into_iter().map(|(sensor, key, reason)| {
+                HardwareError { path: path.clone(), line: line_of(&text, sensor, key), reason }
+            }));
         }
         if errors.is_empty() { Ok(catalog) } else { Err(errors) }
     }
 
-    /// What in this node does not agree with the rest.
-    fn faults(&self, node: &Node) -> Vec<String> {
+    /// What in this node does not agree with the rest. What refers to a file that is `broken` is not blamed for it.
+    fn faults(&self, node: &Node, broken: &BTreeSet<(String, String)>) -> Vec<Fault> {
+        let is_broken = |folder: &str, name: &String| broken.contains(&(folder.to_string(), name.clone()));
         let mut faults = Vec::new();
         if !is_name(&node.site) {
-            faults.push(format!("site `{}` is no name: 1 to 32 of A-Z a-z 0-9 . _ -", node.site));
+            let reason = format!("site `{}` is no name: 1 to 32 of A-Z a-z 0-9 . _ -", node.site);
+            faults.push((None, "site", reason));
         }
-        if !self.machines.contains_key(&node.machine) {
-            faults.push(format!(
-                "machine `{}` has no file in machines; {}",
-                node.machine,
-                known(&self.machines)
-            ));
+        if !self.machines.contains_key(&node.machine) && !is_broken("machines", &node.machine) {
+            let reason =
+                format!("machine `{}` has no file in machines; {}", node.machine, known(&self.machines));
+            faults.push((None, "machine", reason));
         }
         let board = self.boards.get(&node.board);
-        if board.is_none() {
-            faults.push(format!("board `{}` has no file in boards; {}", node.board, known(&self.boards)));
+        if board.is_none() && !is_broken("boards", &node.board) {
+            let reason = format!("board `{}` has no file in boards; {}", node.board, known(&self.boards));
+            faults.push((None, "board", reason));
         }
         if node.sensor.is_empty() || node.sensor.len() > STREAMS_MAX {
-            faults.push(format!("{} sensors; a node has 1 to {STREAMS_MAX}", node.sensor.len()));
+            let reason = format!("{} sensors; a node has 1 to {STREAMS_MAX}", node.sensor.len());
+            faults.push((None, "sensor", reason));
         }
         let mut bits_per_s = 0.0;
         for (index, place) in node.sensor.iter().enumerate() {
             let name = &place.name;
-            if !is_name(name) || node.sensor.iter().take(index).any(|other| other.name == *name) {
-                faults.push(format!("sensor name `{name}` is no name, or is used twice"));
+            let mut fault = |key, reason| faults.push((Some(index), key, format!("sensor {name}: {reason}")));
+            if !is_name(name) {
+                fault("name", "is no name: 1 to 32 of A-Z a-z 0-9 . _ -".to_string());
+            } else if node.sensor.iter().take(index).any(|other| other.name == *name) {
+                fault("name", "the name is used twice".to_string());
             }
-            if place.block_samples == 0 || usize::from(place.block_samples) > BLOCK_SAMPLES_MAX {
-                faults.push(format!(
-                    "sensor {name}: block_samples is {}; 1 to {BLOCK_SAMPLES_MAX}",
-                    place.block_samples
-                ));
-                continue;
+            let block_fits = (1..=BLOCK_SAMPLES_MAX).contains(&usize::from(place.block_samples));
+            if !block_fits {
+                let reason = format!("block_samples is {}; 1 to {BLOCK_SAMPLES_MAX}", place.block_samples);
+                fault("block_samples", reason);
             }
             if let (Some(board), Some(port)) = (board, &place.port)
                 && !board.port.iter().any(|its| its.name == *port)
             {
-                faults.push(format!("sensor {name}: board {} has no port `{port}`", board.name));
+                fault("port", format!("board {} has no port `{port}`", board.name));
             }
             let Some(sensor) = self.sensors.get(&place.sensor) else {
-                faults.push(format!(
-                    "sensor {name}: type `{}` has no file in sensors; {}",
-                    place.sensor,
-                    known(&self.sensors)
-                ));
+                if !is_broken("sensors", &place.sensor) {
+                    let there = known(&self.sensors);
+                    fault("sensor", format!("type `{}` has no file in sensors; {there}", place.sensor));
+                }
                 continue;
             };
-            if !sensor.range.iter().any(|range| range.full_scale_g == place.full_scale_g) {
+            if sensor.range_of(place.full_scale_g).is_none() {
                 let ranges: Vec<_> =
                     sensor.range.iter().map(|range| range.full_scale_g.to_string()).collect();
-                faults.push(format!(
-                    "sensor {name}: full_scale_g is {}; {} has {}",
+                let reason = format!(
+                    "full_scale_g is {}; {} has {}",
                     place.full_scale_g,
                     sensor.name,
                     ranges.join(", ")
-                ));
+                );
+                fault("full_scale_g", reason);
             }
-            let len = block_len_max(
-                sensor.axes.len(),
-                place.block_samples.into(),
-                place.encoding.wire(sensor.bits),
-            );
-            bits_per_s += frame::len_max(len) as f64 * 10.0 * sensor.rate_hz / f64::from(place.block_samples);
+            if block_fits {
+                let encoding = place.encoding.wire(sensor.bits);
+                let len = block_len_max(sensor.axes.len(), place.block_samples.into(), encoding);
+                let bits = frame::len_max(len) as f64 * 10.0;
+                bits_per_s += bits * sensor.rate_hz / f64::from(place.block_samples);
+            }
         }
         if let Some(board) = board {
-            faults.extend(link_fault(node, board, bits_per_s));
+            faults.extend(link_fault(node, board, bits_per_s).map(|reason| (None, "link", reason)));
         }
         faults
     }
+}
+
+/// The line at which a key of a node's file stands, or of its sensor of this number; where it is left out, the nearest above.
+fn line_of(text: &str, sensor: Option<usize>, key: &str) -> usize {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let at_key = |table: &DeTable<'_>, key: &str| {
+        table.iter().find(|(name, _)| name.get_ref() == key).map(|(name, _)| name.span().start)
+    };
+    let byte = match sensor {
+        None => at_key(document.get_ref(), key),
+        Some(index) => {
+            let sensors = document.get_ref().iter().find(|(name, _)| name.get_ref() == "sensor");
+            let item = sensors.and_then(|(_, sensors)| sensors.get_ref().as_array()?.get(index));
+            item.map(|item| {
+                let found = item.get_ref().as_table().and_then(|table| at_key(table, key));
+                found.unwrap_or(item.span().start)
+            })
+        }
+    };
+    line_at(text, byte.unwrap_or(0))
+}
+
+fn line_at(text: &str, byte: usize) -> usize {
+    text.get(..byte).unwrap_or(text).matches('\n').count() + 1
 }
 
 /// A link that the board has not, or that raw data would use too much of. A byte counts as ten bits (8N1).
@@ -172,11 +208,15 @@ fn add<T: DeserializeOwned>(
     stem: &str,
     text: &str,
     name_of: impl Fn(&T) -> &String,
-) -> Result<(), String> {
-    let entry = toml::from_str::<T>(text).map_err(|error| error.to_string())?;
+) -> Result<(), (usize, String)> {
+    let entry = toml::from_str::<T>(text).map_err(|error| {
+        let line = line_at(text, error.span().map_or(0, |span| span.start));
+        (line, error.message().to_string())
+    })?;
     let name = name_of(&entry);
     if name != stem || !is_name(stem) {
-        return Err(format!("name is `{name}`; it must be a name, and the file's: `{stem}`"));
+        let reason = format!("name is `{name}`; it must be a name, and the file's: `{stem}`");
+        return Err((line_of(text, None, "name"), reason));
     }
     entries.insert(stem.to_string(), entry);
     Ok(())
@@ -246,10 +286,22 @@ mod tests {
         {
             assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
         }
-        assert!(
-            text.contains("nodes/bad.toml")
-                && text.contains("nodes/odd.toml")
-                && text.contains("notes/a.toml")
-        );
+        for place in ["x/nodes/bad.toml:2: site", "x/nodes/bad.toml:5: raw data", "x/nodes/bad.toml:9: sensor s: full"] {
+            assert!(text.contains(place), "{place} is not in:\n{text}");
+        }
+        assert!(text.contains("x/nodes/odd.toml:2: unknown field") && text.contains("x/notes/a.toml:1: is in none"), "{text}");
+    }
+
+    #[test]
+    fn a_node_is_not_blamed_for_the_broken_file_that_it_names() {
+        let mut files = ours();
+        for (path, text) in &mut files {
+            if path.ends_with("sensors/iis3dwb.toml") {
+                text.push_str("colour = 3\n");
+            }
+        }
+        let errors = Catalog::parse(files).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].path.ends_with("sensors/iis3dwb.toml") && errors[0].reason.contains("colour"), "{errors:?}");
     }
 }

@@ -122,6 +122,21 @@ pub struct Sensor {
     pub source: String,
 }
 
+impl Sensor {
+    /// The range of this full scale in g, when the sensor has it.
+    #[must_use]
+    pub fn range_of(&self, full_scale_g: f64) -> Option<&Range> {
+        self.range.iter().find(|range| range.full_scale_g == full_scale_g)
+    }
+
+    /// Nominal sample rate in mHz, as births tell it.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+    pub fn rate_mhz(&self) -> u32 {
+        (self.rate_hz * 1000.0).round() as u32
+    }
+}
+
 /// A full scale of a sensor.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
