@@ -5,7 +5,7 @@ use crate::config::{self, Config};
 use crate::journal::{JournalReader, Read};
 use crate::pipeline::{Pipeline, RawSamples};
 use crate::record::{Output, OutputKind, RecordKind};
-use crate::source::recording::{self, Recording};
+use crate::source::recording::{self, Manifest, Recording};
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashSet;
@@ -34,8 +34,8 @@ pub struct Args {
     /// Journal folder to read
     #[arg(long, value_name = "DIR", conflicts_with = "recordings")]
     journal: Option<PathBuf>,
-    /// Folder with a manifest.csv and the recordings that it names
-    #[arg(long, value_name = "DIR")]
+    /// Folder with a manifest.csv and the recordings that it names, or the manifest
+    #[arg(long, value_name = "PATH")]
     recordings: Option<PathBuf>,
     /// Recordings: only those whose file name contains this
     #[arg(long, value_name = "TEXT", requires = "recordings")]
@@ -166,14 +166,10 @@ impl Args {
         pipeline: &mut Pipeline,
         files: &mut Files,
     ) -> anyhow::Result<()> {
-        let (recordings, others) = recording::manifest(dir)?;
+        let Manifest { path, recordings, others } = recording::manifest(dir)?;
         let wanted = |r: &Recording| self.only.as_deref().is_none_or(|text| r.file.contains(text));
         let recordings: Vec<_> = recordings.into_iter().filter(wanted).collect();
-        ensure!(
-            !recordings.is_empty(),
-            "no recording of {} is wanted by --only",
-            dir.join("manifest.csv").display()
-        );
+        ensure!(!recordings.is_empty(), "no recording of {} is wanted by --only", path.display());
         if !others.is_empty() {
             eprintln!("left out {}: no sample type that is known", count(others.len(), "row", "rows"));
         }

@@ -2,7 +2,8 @@
 //!
 //! `*.bin.zst` is zstd of little-endian samples, interleaved by channel, no header (`*.bin`: the same, not compressed). The
 //! manifest has one row per file; of its columns `file`, `dataset`, `machine`, `process`, `label`, `fs_hz`, `axes`, `dtype`, `scale`,
-//! `offset` and `unit` are read, in any order; `physical = raw * scale + offset` per channel, channels separated by `|`.
+//! `offset` and `unit` are read, in any order; `physical = raw * scale + offset` per channel, channels separated by `|`, or one
+//! number for all. `replay` and `simulate` read them here.
 
 use crate::record::SensorKey;
 use std::fs::File;
@@ -59,7 +60,9 @@ impl SampleType {
         })
     }
 
-    const fn len(self) -> usize {
+    /// Bytes of a sample.
+    #[must_use]
+    pub const fn len(self) -> usize {
         match self {
             Self::Int16 => 2,
             Self::Int24 => 3,
@@ -67,20 +70,74 @@ impl SampleType {
         }
     }
 
-    fn read(self, bytes: &[u8]) -> f64 {
-        match (self, bytes) {
-            (Self::Int16, &[a, b]) => f64::from(i16::from_le_bytes([a, b])),
-            (Self::Int24, &[a, b, c]) => f64::from(i32::from_le_bytes([0, a, b, c]) >> 8),
-            (Self::Int32, &[a, b, c, d]) => f64::from(i32::from_le_bytes([a, b, c, d])),
-            (Self::Float32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
-            _ => f64::NAN,
+    /// Bits of a count; `None` where samples are no counts.
+    #[must_use]
+    pub const fn bits(self) -> Option<u8> {
+        match self {
+            Self::Int16 => Some(16),
+            Self::Int24 => Some(24),
+            Self::Int32 => Some(32),
+            Self::Float32 => None,
         }
     }
+
+    /// The count in these little-endian bytes; `None` when they hold none.
+    #[must_use]
+    pub fn count(self, bytes: &[u8]) -> Option<i32> {
+        match (self, bytes) {
+            (Self::Int16, &[a, b]) => Some(i16::from_le_bytes([a, b]).into()),
+            (Self::Int24, &[a, b, c]) => Some(i32::from_le_bytes([0, a, b, c]) >> 8),
+            (Self::Int32, &[a, b, c, d]) => Some(i32::from_le_bytes([a, b, c, d])),
+            _ => None,
+        }
+    }
+
+    fn read(self, bytes: &[u8]) -> f64 {
+        match (self, bytes) {
+            (Self::Float32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+            _ => self.count(bytes).map_or(f64::NAN, f64::from),
+        }
+    }
+}
+
+impl std::fmt::Display for SampleType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Int16 => "int16le",
+            Self::Int24 => "int24le",
+            Self::Int32 => "int32le",
+            Self::Float32 => "float32le",
+        })
+    }
+}
+
+/// What a manifest lists, in its order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// The file.
+    pub path: PathBuf,
+    /// Rows that hold samples.
+    pub recordings: Vec<Recording>,
+    /// Rows that do not.
+    pub others: Vec<Other>,
+}
+
+/// A row whose `dtype` is none of [`SampleType`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// Its line, from 1.
+    pub line: usize,
+    /// The file, as the manifest has it.
+    pub file: String,
+    /// The type.
+    pub dtype: String,
 }
 
 /// One row of a manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recording {
+    /// Its line, from 1.
+    pub line: usize,
     /// The sample file.
     pub path: PathBuf,
     /// Its name in the manifest.
@@ -105,27 +162,37 @@ pub struct Recording {
     pub offset_si: Vec<f64>,
 }
 
-/// The recordings of a folder, in the manifest's order, and the names of the rows that hold no samples (another `dtype`).
+/// Reads a manifest: the file at `path`, or `manifest.csv` in the folder there. Sample files lie beside it.
 ///
 /// # Errors
 /// [`RecordingError`], naming the manifest's line.
-pub fn manifest(dir: &Path) -> Result<(Vec<Recording>, Vec<String>), RecordingError> {
-    let path = dir.join("manifest.csv");
+pub fn manifest(path: &Path) -> Result<Manifest, RecordingError> {
+    let path = if path.is_dir() { path.join("manifest.csv") } else { path.to_owned() };
+    let dir = path.parent().unwrap_or(Path::new("")).to_owned();
     let text =
         std::fs::read_to_string(&path).map_err(|source| RecordingError::Io { path: path.clone(), source })?;
-    let mut lines = text.lines().enumerate();
-    let wrong = |line, what| RecordingError::Manifest { path: path.clone(), line, what };
+    let mut lines = (1..).zip(text.lines());
     let header = lines.next().map(|(_, line)| fields(line)).unwrap_or_default();
     let (mut recordings, mut others) = (Vec::new(), Vec::new());
-    for (index, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let row = Row { header: &header, fields: fields(line) };
-        if SampleType::parse(row.get("dtype")).is_none() {
-            others.push(row.get("file").to_owned());
-            continue;
+    for (line, text) in lines.filter(|(_, text)| !text.trim().is_empty()) {
+        let row = Row { line, header: &header, fields: fields(text) };
+        match SampleType::parse(row.get("dtype")) {
+            Some(dtype) => {
+                let recording = row.recording(&dir, dtype);
+                recordings.push(recording.map_err(|what| RecordingError::Manifest {
+                    path: path.clone(),
+                    line,
+                    what,
+                })?);
+            }
+            None => others.push(Other {
+                line,
+                file: row.get("file").to_owned(),
+                dtype: row.get("dtype").to_owned(),
+            }),
         }
-        recordings.push(row.recording(dir).map_err(|what| wrong(index + 1, what))?);
     }
-    Ok((recordings, others))
+    Ok(Manifest { path, recordings, others })
 }
 
 /// Fields of a CSV line; a quoted field may hold commas and doubled quotes, but no line break.
@@ -148,6 +215,7 @@ fn fields(line: &str) -> Vec<String> {
 }
 
 struct Row<'a> {
+    line: usize,
     header: &'a [String],
     fields: Vec<String>,
 }
@@ -158,11 +226,8 @@ impl Row<'_> {
         at.and_then(|at| self.fields.get(at)).map_or("", |field| field.trim())
     }
 
-    fn numbers(&self, name: &str, default: f64, channels: usize) -> Result<Vec<f64>, String> {
+    fn numbers(&self, name: &str, channels: usize) -> Result<Vec<f64>, String> {
         let text = self.get(name);
-        if text.is_empty() {
-            return Ok(vec![default; channels]);
-        }
         let parse = |part: &str| part.trim().parse::<f64>().ok().filter(|number| number.is_finite());
         let numbers: Option<Vec<f64>> = text.split('|').map(parse).collect();
         match numbers {
@@ -172,7 +237,7 @@ impl Row<'_> {
         }
     }
 
-    fn recording(&self, dir: &Path) -> Result<Recording, String> {
+    fn recording(&self, dir: &Path, dtype: SampleType) -> Result<Recording, String> {
         let file = self.get("file");
         if file.is_empty() {
             return Err("file is empty".into());
@@ -191,9 +256,14 @@ impl Row<'_> {
             "m/s2" | "m/s^2" | "m/s²" => 1.0,
             other => return Err(format!("unit is {other:?}, not g, mg or m/s2")),
         };
-        let scale = self.numbers("scale", 1.0, axes.len())?;
-        let offset = self.numbers("offset", 0.0, axes.len())?;
+        // A scale that is left out would have to be guessed; an offset that is left out is 0.
+        let scale = self.numbers("scale", axes.len())?;
+        let offset = match self.get("offset") {
+            "" => vec![0.0; axes.len()],
+            _ => self.numbers("offset", axes.len())?,
+        };
         Ok(Recording {
+            line: self.line,
             path: dir.join(file),
             file: file.to_owned(),
             dataset: self.get("dataset").to_owned(),
@@ -202,7 +272,7 @@ impl Row<'_> {
             label: self.get("label").to_owned(),
             rate_hz,
             axes,
-            dtype: SampleType::parse(self.get("dtype")).ok_or("dtype is unknown")?,
+            dtype,
             scale_si: scale.into_iter().map(|s| s * to_si).collect(),
             offset_si: offset.into_iter().map(|o| o * to_si).collect(),
         })
@@ -218,19 +288,26 @@ impl Recording {
         SensorKey { site: name(&self.dataset), machine: name(&self.machine), sensor: name(stem) }
     }
 
-    /// Opens the file.
+    /// Opens the file to read its samples in m/s².
     ///
     /// # Errors
     /// [`RecordingError::Io`].
     pub fn open(&self) -> Result<Pieces<'_>, RecordingError> {
+        Ok(Pieces { recording: self, reader: self.reader()?, bytes: Vec::new() })
+    }
+
+    /// Opens the file to read its bytes, decompressed.
+    ///
+    /// # Errors
+    /// [`RecordingError::Io`].
+    pub fn reader(&self) -> Result<Box<dyn Read>, RecordingError> {
         let fail = |source| RecordingError::Io { path: self.path.clone(), source };
         let file = File::open(&self.path).map_err(fail)?;
-        let reader: Box<dyn Read> = if self.file.ends_with(".zst") {
+        Ok(if self.file.ends_with(".zst") {
             Box::new(zstd::stream::read::Decoder::new(file).map_err(fail)?)
         } else {
             Box::new(BufReader::new(file))
-        };
-        Ok(Pieces { recording: self, reader, bytes: Vec::new() })
+        })
     }
 }
 
@@ -306,8 +383,9 @@ mod tests {
         std::fs::create_dir(dir.path().join("a")).expect("can make a folder");
         let bytes: Vec<u8> = [2_i16, 3, -4, -5, 6].iter().flat_map(|s| s.to_le_bytes()).collect();
         std::fs::write(dir.path().join("a/one.bin"), bytes).expect("can write");
-        let (recordings, others) = manifest(dir.path()).expect("a manifest");
-        assert_eq!(others, ["log.csv"]);
+        let Manifest { recordings, others, .. } = manifest(dir.path()).expect("a manifest");
+        assert_eq!(others, [Other { line: 3, file: "log.csv".into(), dtype: "csv".into() }]);
+        assert_eq!(manifest(&dir.path().join("manifest.csv")).expect("the same").recordings, recordings);
         assert_eq!(recordings[0].key().to_string(), "unknown/M-1/a-one");
         let mut pieces = recordings[0].open().expect("opens");
         let mut planar = Vec::new();
@@ -332,6 +410,7 @@ mod tests {
             ("a.bin,1000,x|y,int16le,1|2|3,0,g", "scale is \"1|2|3\""),
             ("a.bin,1000,,int16le,1,0,g", "axes is \"\""),
             (",1000,x,int16le,1,0,g", "file is empty"),
+            ("a.bin,1000,x,int16le,,0,g", "scale is \"\", not 1 numbers"),
         ] {
             let dir = folder(&format!("file,fs_hz,axes,dtype,scale,offset,unit\n{row}\n"));
             let error = manifest(dir.path()).expect_err(row).to_string();

@@ -286,10 +286,16 @@ mod tests {
         {
             assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
         }
-        for place in ["x/nodes/bad.toml:2: site", "x/nodes/bad.toml:5: raw data", "x/nodes/bad.toml:9: sensor s: full"] {
+        for place in
+            ["x/nodes/bad.toml:2: site", "x/nodes/bad.toml:5: raw data", "x/nodes/bad.toml:9: sensor s: full"]
+        {
             assert!(text.contains(place), "{place} is not in:\n{text}");
         }
-        assert!(text.contains("x/nodes/odd.toml:2: unknown field") && text.contains("x/notes/a.toml:1: is in none"), "{text}");
+        assert!(
+            text.contains("x/nodes/odd.toml:2: unknown field")
+                && text.contains("x/notes/a.toml:1: is in none"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -302,6 +308,9 @@ mod tests {
         }
         let errors = Catalog::parse(files).unwrap_err();
         assert_eq!(errors.len(), 1, "{errors:?}");
-        assert!(errors[0].path.ends_with("sensors/iis3dwb.toml") && errors[0].reason.contains("colour"), "{errors:?}");
+        assert!(
+            errors[0].path.ends_with("sensors/iis3dwb.toml") && errors[0].reason.contains("colour"),
+            "{errors:?}"
+        );
     }
 }

@@ -1,12 +1,14 @@
 //! `spindle simulate`: virtual boards, or recordings, through the firmware core into any broker or serial line.
 
-mod manifest;
+mod parts;
 mod report;
 
 use super::Outcome;
 use crate::clock::Clock;
+use crate::source::recording::{self, Recording};
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
+use parts::OffsetDropped;
 use report::{NodeReport, Progress, Report};
 use spindle_common::id::{NAME_LEN_MAX, is_name};
 use spindle_common::wire::Encoding;
@@ -50,7 +52,8 @@ pub struct Args {
     /// So many of them have a bearing whose outer race begins to fail
     #[arg(long, value_name = "N", default_value_t = 0)]
     failing: u32,
-    /// Play the recordings of this manifest instead
+    /// Play the recordings of this manifest instead. Blocks carry counts and a scale: an `offset` in the manifest is not
+    /// sent, which is said on standard error and, by file and channel, in `offset_dropped` of --json
     #[arg(long, value_name = "FILE", conflicts_with_all = ["boards", "failing", "samples"])]
     manifest: Option<PathBuf>,
     /// Only recordings whose file name contains this text
@@ -132,7 +135,7 @@ const LOOP_FRAMES: usize = 1 << 16;
 /// A board to come.
 enum Planned {
     Virtual(u32),
-    Recording(manifest::Recording),
+    Recording(Recording),
 }
 
 /// A board that runs.
@@ -145,7 +148,13 @@ impl Args {
     /// Plays until everything is acknowledged.
     pub fn run(self) -> anyhow::Result<Outcome> {
         ensure!(is_name(&self.site), "site `{}` is no name: 1 to 32 of A-Z a-z 0-9 . _ -", self.site);
-        let mut planned = self.plan()?;
+        let (mut planned, offset_dropped) = self.plan()?;
+        if let Some(first) = offset_dropped.first() {
+            eprintln!(
+                "left out the manifest's offset of {}: blocks carry none (such as {first})",
+                super::count(offset_dropped.len(), "recording", "recordings")
+            );
+        }
         if !self.serial.is_empty() {
             let boards = planned.len();
             ensure!(
@@ -206,7 +215,7 @@ impl Args {
             progress.show(&done, running.iter().map(|running| &running.board), elapsed);
         }
         progress.clear();
-        let report = Report::new(done, clock.now().since(start));
+        let report = Report::new(done, clock.now().since(start), offset_dropped);
         report.print(self.json)?;
         Ok(if report.complete { Outcome::Done } else { Outcome::Wrong })
     }
@@ -220,7 +229,7 @@ impl Args {
         }
     }
 
-    fn plan(&self) -> anyhow::Result<VecDeque<Planned>> {
+    fn plan(&self) -> anyhow::Result<(VecDeque<Planned>, Vec<OffsetDropped>)> {
         let Some(path) = &self.manifest else {
             ensure!(
                 self.failing <= self.boards,
@@ -229,18 +238,11 @@ impl Args {
                 self.failing
             );
             let boards = if self.serial.is_empty() { self.boards } else { u32::try_from(self.serial.len())? };
-            return Ok((0..boards).map(Planned::Virtual).collect());
+            return Ok(((0..boards).map(Planned::Virtual).collect(), Vec::new()));
         };
-        let mut recordings = manifest::read(path)?;
-        if let Some(text) = &self.only {
-            recordings.retain(|recording| recording.path.to_string_lossy().contains(text));
-            ensure!(
-                !recordings.is_empty(),
-                "no recording in {} has `{text}` in its file name",
-                path.display()
-            );
-        }
-        Ok(recordings.into_iter().map(Planned::Recording).collect())
+        let recordings = parts::wanted(recording::manifest(path)?, self.only.as_deref())?;
+        let offsets = parts::offsets(&recordings);
+        Ok((recordings.into_iter().map(Planned::Recording).collect(), offsets))
     }
 
     fn start(
@@ -294,15 +296,15 @@ impl Args {
 
     fn recording_board(
         &self,
-        recording: &manifest::Recording,
+        recording: &Recording,
         names: &mut HashSet<String>,
         now_ns: i64,
     ) -> anyhow::Result<(VirtualBoard, String)> {
-        let name = unique(&name_of(&recording.name), names);
+        let name = unique(&name_of(parts::stem(&recording.file)), names);
         let machine = name_of(&recording.machine);
         let mut board = VirtualBoard::new(&self.site, &machine, &name);
         let mut seconds = 0f64;
-        for part in recording.load()? {
+        for part in parts::load(recording)? {
             seconds = seconds.max(part.playback.len() as f64 / part.playback.rate_hz());
             let encoding = self.encoding.for_bits(part.playback.bits());
             let sensor = name_of(&format!("{name}{}", part.suffix));

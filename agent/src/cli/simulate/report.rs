@@ -1,5 +1,6 @@
 //! What `simulate` shows while it runs and at its end.
 
+use super::parts::OffsetDropped;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use spindle_firmware::host::{Board, Drained};
@@ -62,12 +63,14 @@ pub(super) struct Report {
     samples_dropped: u64,
     blocks: u64,
     blocks_resent: u64,
+    /// Offsets in the manifest that were not sent.
+    offset_dropped: Vec<OffsetDropped>,
     nodes: Vec<NodeReport>,
 }
 
 impl Report {
     /// Sums the nodes up.
-    pub(super) fn new(nodes: Vec<NodeReport>, elapsed: Duration) -> Self {
+    pub(super) fn new(nodes: Vec<NodeReport>, elapsed: Duration, offset_dropped: Vec<OffsetDropped>) -> Self {
         let sum = |of: fn(&NodeReport) -> u64| nodes.iter().map(of).sum();
         Self {
             complete: nodes.iter().all(|node| node.complete),
@@ -78,6 +81,7 @@ impl Report {
             samples_dropped: sum(|node| node.samples_dropped),
             blocks: sum(|node| node.blocks.into()),
             blocks_resent: sum(|node| node.blocks_resent.into()),
+            offset_dropped,
             nodes,
         }
     }
