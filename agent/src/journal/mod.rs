@@ -8,6 +8,7 @@
 //! Offsets are dense from 1, but for one case: when the newest file is damaged beyond reading, numbering goes on after
 //! the most records that it could have held, so that no reader's cursor ever points into the future.
 
+mod files;
 mod frame;
 mod open;
 mod reader;
@@ -184,7 +185,7 @@ impl Journal {
     /// Bytes on disk.
     #[must_use]
     pub fn disk_len(&self) -> u64 {
-        self.segments.iter().map(|(_, path)| segment::disk_len(path)).sum()
+        self.segments.iter().map(|(_, path)| files::disk_len(path)).sum()
     }
 
     /// Commits `records` and what `state` says has changed, in one transaction. When it returns they are durable, and
@@ -272,10 +273,10 @@ impl Journal {
             tracing::warn!(%error, "the closed segment keeps its write-ahead log");
         }
         self.plan_eviction(state);
-        let path = self.dir.join(segment::file_name(self.next));
+        let path = self.dir.join(files::file_name(self.next));
         if path.exists() {
             // Left by a first commit that failed: nothing in it was ever acknowledged.
-            segment::remove(&path).map_err(|source| JournalError::Io { path: path.clone(), source })?;
+            files::remove(&path).map_err(|source| JournalError::Io { path: path.clone(), source })?;
             self.segments.retain(|(first, _)| *first != self.next);
         }
         let head = Head {
@@ -291,7 +292,7 @@ impl Journal {
     /// Decides how many of the oldest segments must go so that one more fits, and enters their samples in the books,
     /// which the first commit of the new segment makes durable before the files are deleted.
     fn plan_eviction(&mut self, state: &mut impl Stateful) {
-        let lens: Vec<u64> = self.segments.iter().map(|(_, path)| segment::disk_len(path)).collect();
+        let lens: Vec<u64> = self.segments.iter().map(|(_, path)| files::disk_len(path)).collect();
         let kept: u64 = lens.iter().skip(self.evicting).sum();
         let mut total = kept + self.segment_len_max();
         while total > self.config.size_max.as_u64()
@@ -328,13 +329,13 @@ impl Journal {
 
     /// The new segment counts: the evicted ones may go.
     fn finish_rotation(&mut self) {
-        self.segments.push((self.next, self.dir.join(segment::file_name(self.next))));
+        self.segments.push((self.next, self.dir.join(files::file_name(self.next))));
         let evicted: Vec<_> = self.segments.drain(..std::mem::take(&mut self.evicting)).collect();
         self.shared.set_segments(self.segments.clone());
         for (first, path) in evicted {
             tracing::warn!(first, path = %path.display(), "journal is full: oldest segment evicted");
             self.totals.segments_evicted += 1;
-            if let Err(error) = segment::remove(&path) {
+            if let Err(error) = files::remove(&path) {
                 tracing::error!(path = %path.display(), %error, "evicted segment cannot be deleted");
             }
         }

@@ -1,8 +1,8 @@
 //! Opening: the lock, the newest segment, and what to do with one that cannot be trusted.
 
-use super::segment::{self, Segment};
+use super::segment::Segment;
 use super::tail::Shared;
-use super::{Journal, JournalError, State, Totals, frame};
+use super::{Journal, JournalError, State, Totals, files, frame};
 use crate::config;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub(super) fn open(dir: &Path, config: &config::Journal) -> Result<(Journal, State), JournalError> {
     let lock = lock(dir)?;
-    let mut segments = segment::list(dir)?;
+    let mut segments = files::list(dir)?;
     let mut totals = Totals::default();
     let newest = newest(&mut segments, config, &mut totals)?;
     let (current, state, next) = match newest {
@@ -22,7 +22,7 @@ pub(super) fn open(dir: &Path, config: &config::Journal) -> Result<(Journal, Sta
     }
     let shared =
         Shared::new(next, segments.clone(), usize::try_from(config.tail_size.as_u64()).unwrap_or(usize::MAX));
-    let current_len = current.as_ref().map_or(0, |segment| segment::disk_len(&segment.path));
+    let current_len = current.as_ref().map_or(0, |segment| files::disk_len(&segment.path));
     let journal = Journal {
         dir: dir.to_owned(),
         config: config.clone(),
@@ -66,7 +66,7 @@ fn lock(dir: &Path) -> Result<File, JournalError> {
 fn drop_evicted(segments: &mut Vec<(u64, PathBuf)>, oldest: u64) -> Result<(), JournalError> {
     let keep = segments.partition_point(|(first, _)| *first < oldest);
     for (_, path) in segments.drain(..keep) {
-        segment::remove(&path).map_err(|source| JournalError::Io { path, source })?;
+        files::remove(&path).map_err(|source| JournalError::Io { path, source })?;
     }
     Ok(())
 }
@@ -96,13 +96,13 @@ fn newest(
             Ok(((state, next), segment)) => return Ok(Newest::Sound(Box::new(segment), state, next)),
             Err(JournalError::Unborn { .. }) => {
                 tracing::info!(path = %path.display(), "removed a segment that was being made when the gateway died");
-                segment::remove(&path).map_err(|source| JournalError::Io { path, source })?;
+                files::remove(&path).map_err(|source| JournalError::Io { path, source })?;
                 free = free.max(first);
             }
             Err(error) if is_damage(&error) => {
-                let records_max = segment::disk_len(&path) / frame::HEADER_LEN as u64;
+                let records_max = files::disk_len(&path) / frame::HEADER_LEN as u64;
                 free = free.max(first + records_max + 1);
-                let kept = segment::set_aside(&path)
+                let kept = files::set_aside(&path)
                     .map_err(|source| JournalError::Io { path: path.clone(), source })?;
                 totals.segments_damaged += 1;
                 tracing::error!(%error, kept = %kept.display(), next = free, "damaged segment set aside");

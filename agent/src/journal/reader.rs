@@ -1,8 +1,8 @@
 //! Readers: each at its own pace, none in the way of the writer.
 
-use super::segment::{self, Segment};
+use super::segment::Segment;
 use super::tail::{Place, Shared};
-use super::{JournalError, State};
+use super::{JournalError, State, files};
 use crate::record::{Batch, Record};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ impl JournalReader {
     /// # Errors
     /// The folder cannot be read.
     pub fn open_read_only(dir: &Path) -> Result<Self, JournalError> {
-        segment::list(dir)?;
+        files::list(dir)?;
         Ok(Self::new(Source::Folder(dir.to_owned())))
     }
 
@@ -124,7 +124,7 @@ impl JournalReader {
     pub fn next_offset(&self) -> Result<u64, JournalError> {
         match &self.source {
             Source::Shared(shared) => Ok(shared.next()),
-            Source::Folder(dir) => match segment::list(dir)?.last() {
+            Source::Folder(dir) => match files::list(dir)?.last() {
                 Some((first, path)) => Ok(Segment::open_read_only(path)?.next()?.unwrap_or(*first)),
                 None => Ok(1),
             },
@@ -138,7 +138,7 @@ impl JournalReader {
     pub fn oldest_offset(&self) -> Result<u64, JournalError> {
         match &self.source {
             Source::Shared(shared) => Ok(shared.oldest()),
-            Source::Folder(dir) => Ok(segment::list(dir)?.first().map_or(1, |(first, _)| *first)),
+            Source::Folder(dir) => Ok(files::list(dir)?.first().map_or(1, |(first, _)| *first)),
         }
     }
 
@@ -174,7 +174,7 @@ impl JournalReader {
     ) -> Result<Read, JournalError> {
         let mut waited = Duration::ZERO;
         loop {
-            let segments = segment::list(dir)?;
+            let segments = files::list(dir)?;
             let index = segments.partition_point(|(first, _)| *first <= from);
             let end = segments.get(index).map(|(first, _)| *first);
             match index.checked_sub(1).and_then(|index| segments.get(index)) {
@@ -250,7 +250,7 @@ impl JournalReader {
 /// # Errors
 /// The folder or its newest segment cannot be read.
 pub fn state(dir: &Path) -> Result<State, JournalError> {
-    match segment::list(dir)?.last() {
+    match files::list(dir)?.last() {
         Some((_, path)) => Ok(Segment::open_read_only(path)?.recover()?.0),
         None => Ok(State::default()),
     }

@@ -12,7 +12,7 @@
 //! changes does not read the samples.
 
 use super::state::{Key, State};
-use super::{JournalError, frame};
+use super::{JournalError, files, frame};
 use crate::config::Synchronous;
 use crate::record::{Record, SensorKey};
 use bytes::Bytes;
@@ -42,65 +42,6 @@ CREATE TABLE chunk (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, crc INTEG
 CREATE TABLE state (id INTEGER PRIMARY KEY, next INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
 CREATE TABLE head (first INTEGER PRIMARY KEY, oldest INTEGER NOT NULL, crc INTEGER NOT NULL, accepted BLOB NOT NULL) STRICT;
 ";
-
-/// A segment's file name.
-pub(super) fn file_name(first: u64) -> String {
-    format!("{first:020}.sqlite")
-}
-
-/// The segments of a folder: first offset and path, in order.
-pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
-    let io = |source| JournalError::Io { path: dir.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|extension| extension == "sqlite") {
-            let first = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-            if let Some(first) = first {
-                found.push((first, path));
-            }
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
-}
-
-/// Bytes that a segment takes on disk, its write-ahead log included.
-pub(super) fn disk_len(path: &Path) -> u64 {
-    let len = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    len(path) + len(&sidecar(path, "-wal"))
-}
-
-/// Deletes a segment.
-pub(super) fn remove(path: &Path) -> std::io::Result<()> {
-    for suffix in ["-wal", "-shm"] {
-        match std::fs::remove_file(sidecar(path, suffix)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    std::fs::remove_file(path)
-}
-
-/// Renames a segment so that it is out of the way but not lost; returns the new name.
-pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let free = (0..1000).map(|n| sidecar(path, &format!(".damaged-{n}"))).find(|path| !path.exists());
-    let target = free.unwrap_or_else(|| sidecar(path, ".damaged"));
-    for suffix in ["-wal", "-shm"] {
-        match std::fs::rename(sidecar(path, suffix), sidecar(&target, suffix)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    std::fs::rename(path, &target)?;
-    Ok(target)
-}
-
-fn sidecar(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 /// An open segment.
 #[derive(Debug)]
@@ -144,7 +85,7 @@ impl Segment {
     /// segment without records or without a state.
     pub(super) fn create(path: &Path, head: Head, synchronous: Synchronous) -> Result<Self, JournalError> {
         let sql = |source| JournalError::Sqlite { path: path.to_owned(), source };
-        create_private(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+        files::create_private(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
         let connection = Connection::open(path).map_err(sql)?;
         connection.pragma_update(None, "page_size", PAGE_SIZE).map_err(sql)?;
         tune(&connection, synchronous).map_err(sql)?;
@@ -221,7 +162,8 @@ impl Segment {
         self.scratch = scratch;
         written.map_err(|source| self.sql(source))?;
         if self.head.take().is_some() {
-            sync_dir(&self.path).map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
+            files::sync_dir(&self.path)
+                .map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
         }
         for (id, key) in new_keys {
             self.keys.insert(id, key);
@@ -532,22 +474,5 @@ fn check_version(connection: &Connection, path: &Path) -> Result<(), JournalErro
         SCHEMA_VERSION => Ok(()),
         0 => Err(JournalError::Unborn { path: path.to_owned() }),
         _ => Err(JournalError::NewerSchema { path: path.to_owned(), version }),
-    }
-}
-
-/// Makes the file before SQLite does, so that only its user may read it.
-fn create_private(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
-}
-
-/// Makes a new file's name as durable as its bytes.
-fn sync_dir(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(dir) => std::fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
     }
 }

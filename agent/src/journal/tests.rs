@@ -203,7 +203,7 @@ fn a_newer_schema_is_refused_in_words() {
     let (mut journal, _) = Journal::open(dir.path(), &small()).unwrap();
     append(&mut journal, &mut Books::default(), vec![record(1, 10)]);
     journal.close();
-    let (_, path) = segment::list(dir.path()).unwrap().remove(0);
+    let (_, path) = files::list(dir.path()).unwrap().remove(0);
     rusqlite::Connection::open(path).unwrap().pragma_update(None, "user_version", 2).unwrap();
     let error = Journal::open(dir.path(), &small()).unwrap_err();
     assert!(
@@ -221,7 +221,7 @@ fn a_destroyed_newest_segment_is_set_aside_and_offsets_never_come_twice() {
         append(&mut journal, &mut books, vec![record(n, 10_000)]);
     }
     journal.close();
-    let segments = segment::list(dir.path()).unwrap();
+    let segments = files::list(dir.path()).unwrap();
     assert!(segments.len() >= 2);
     let (first, path) = segments.last().unwrap();
     std::fs::write(path, vec![0xA5; 300_000]).unwrap();
@@ -251,7 +251,7 @@ fn a_flipped_bit_is_found_when_reading_and_only_its_chunk_is_skipped() {
         append(&mut journal, &mut books, vec![record(n, 10_000), record(n, 10_000)]);
     }
     journal.close();
-    let (_, path) = segment::list(dir.path()).unwrap().remove(0);
+    let (_, path) = files::list(dir.path()).unwrap().remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.windows(5000).position(|w| w.iter().all(|b| *b == 9)).unwrap();
     bytes[middle + 100] ^= 4;
@@ -267,7 +267,7 @@ fn after_a_failed_commit_the_same_batch_goes_to_a_new_file_and_is_read_once() {
     let (mut journal, _) = Journal::open(dir.path(), &small()).unwrap();
     let mut books = Books::default();
     append(&mut journal, &mut books, vec![record(1, 100)]);
-    let (_, path) = segment::list(dir.path()).unwrap().remove(0);
+    let (_, path) = files::list(dir.path()).unwrap().remove(0);
     let other = rusqlite::Connection::open(path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let records = vec![record(2, 100)];

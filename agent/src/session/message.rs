@@ -1,12 +1,38 @@
 //! What a wire message says to the session: whose it is, and which place it has.
 
-use super::node::{Item, What};
 use crate::record::SensorKey;
-use crate::source::Incoming;
 use crate::source::topic::{self, Channel};
+use crate::source::{Incoming, Token};
+use bytes::Bytes;
 use spindle_common::id::{BootId, Seq};
 use spindle_common::wire::Message;
 use std::sync::Arc;
+
+/// A message that has a place in its node's sequence.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) seq: Seq,
+    pub(super) what: What,
+    pub(super) stream: u8,
+    pub(super) key: Arc<SensorKey>,
+    pub(super) first_sample: u64,
+    /// Samples per channel.
+    pub(super) samples: u64,
+    pub(super) tick: u64,
+    pub(super) tick_hz: u32,
+    pub(super) rate_mhz: u32,
+    pub(super) payload: Bytes,
+    pub(super) token: Option<Token>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Block,
+    /// Counts as its samples: it stands in their place.
+    Features,
+    /// Samples around a trigger; may repeat what features stand for, so it counts for nothing.
+    Burst,
+}
 
 /// Whether a message is what its topic says.
 pub(super) fn fits(message: &Message<'_>, topic: &topic::Topic) -> Result<(), String> {

@@ -1,37 +1,37 @@
 //! From messages to records: who sent it, was it here before, is something missing, when was it taken. A state machine
 //! without I/O: it takes messages and a time, and gives records to commit and, after the commit, what to acknowledge.
 
+mod board;
 mod books;
+mod boot;
 mod dead;
+mod foreign;
 pub mod ingest;
 pub mod json;
 mod message;
 mod node;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use crate::api::metrics;
 use crate::clock::Now;
 use crate::config::{self, JsonMapping};
-use crate::journal::{JsonState, Key, State, Stateful};
-use crate::record::{Record, RecordKind, SensorKey, record_flags};
+use crate::journal::{Key, State, Stateful};
+use crate::record::{Record, RecordKind, SensorKey};
 use crate::source::topic;
 use crate::source::{Incoming, Outgoing, SourceId, Token};
-use books::{Books, Slot};
+use books::Books;
 use bytes::Bytes;
+use foreign::JsonSensor;
 use json::Mapping;
-use message::{fits, item, node_name, place};
 use node::Node;
-use spindle_common::wire::{self, Message};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use spindle_common::wire;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// A node that goes on for this many reorder waits without sending what is missing is not waited for any longer.
-const GIVE_UP_WAITS: u64 = 15;
 /// Topics whose meaning is remembered; when there are more, all are worked out anew.
 const ROUTES_MAX: usize = 65_536;
-/// Messages of a JSON sensor that are remembered to know one that comes again.
-const RECENT_MAX: usize = 32;
 /// Sensors per node that the books keep apart.
 const SENSORS_PER_NODE: usize = wire::STREAMS_MAX;
 /// Where dead letters go whose topic gives no key.
@@ -52,6 +52,7 @@ macro_rules! context {
         (ctx, &mut $session.nodes)
     }};
 }
+use context;
 
 /// What a batch of messages came to.
 #[derive(Debug, Default)]
@@ -95,7 +96,18 @@ impl Context<'_> {
         first_sample: u64,
         body: Bytes,
     ) {
-        self.work.records.push(node::record(kind, key, time_ns, flags, first_sample, self.now.utc_ns, body));
+        let arrival_ns = self.now.utc_ns;
+        // The journal gives the offset.
+        self.work.records.push(Record {
+            offset: 0,
+            kind,
+            key,
+            time_ns,
+            flags,
+            first_sample,
+            arrival_ns,
+            body,
+        });
     }
 
     fn dead(&mut self, reason: &str, key: Arc<SensorKey>, topic: Option<&[u8]>, payload: &[u8]) {
@@ -115,14 +127,6 @@ enum Route {
     Json { mapping: usize, sensor: usize },
     /// None that is known.
     Refused { key: Arc<SensorKey>, reason: Arc<str> },
-}
-
-#[derive(Debug)]
-struct JsonSensor {
-    key: Arc<SensorKey>,
-    slot: Slot,
-    next_sample: u64,
-    recent: VecDeque<u64>,
 }
 
 /// All sessions.
@@ -306,275 +310,10 @@ impl Session {
         refused(&self.unknown, "no mapping covers the topic".into())
     }
 
-    fn json_sensor(&mut self, key: Arc<SensorKey>) -> Option<usize> {
-        if let Some(index) = self.json_by_key.get(&key) {
-            return Some(*index);
-        }
-        if self.json.len() >= self.config.nodes_max.saturating_mul(SENSORS_PER_NODE) {
-            return None;
-        }
-        let slot = self.books.slot(&key);
-        self.json_by_key.insert(key.clone(), self.json.len());
-        self.json.push(JsonSensor { key, slot, next_sample: 0, recent: VecDeque::new() });
-        Some(self.json.len() - 1)
-    }
-
-    fn take_json(&mut self, incoming: &Incoming, mapping: usize, sensor: usize, now: Now, work: &mut Work) {
-        let (mut ctx, _) = context!(self, incoming.source, now, work);
-        let (Some(mapping), Some(sensor_state)) = (self.mappings.get(mapping), self.json.get_mut(sensor))
-        else {
-            return;
-        };
-        ctx.release(incoming.token);
-        let decoded = match mapping.decode(&incoming.payload) {
-            Ok(decoded) => decoded,
-            Err(reason) => {
-                ctx.books.change(sensor_state.slot, |book| {
-                    book.rejected_messages = book.rejected_messages.saturating_add(1);
-                });
-                return ctx.dead(
-                    &reason,
-                    sensor_state.key.clone(),
-                    incoming.topic.as_deref(),
-                    &incoming.payload,
-                );
-            }
-        };
-        let samples = decoded.samples as u64;
-        let digest = digest(&incoming.payload);
-        if incoming.redelivered && sensor_state.recent.contains(&digest) {
-            ctx.metrics.duplicates.increment();
-            ctx.books
-                .change(sensor_state.slot, |book| book.duplicate = book.duplicate.saturating_add(samples));
-            return;
-        }
-        if sensor_state.recent.len() >= RECENT_MAX {
-            sensor_state.recent.pop_front();
-        }
-        sensor_state.recent.push_back(digest);
-        let first_sample = sensor_state.next_sample;
-        sensor_state.next_sample = first_sample.saturating_add(samples);
-        ctx.books.change(sensor_state.slot, |book| book.accepted = book.accepted.saturating_add(samples));
-        ctx.metrics.samples.add(samples);
-        let (time_ns, flags) = match decoded.time_ns {
-            Some(time_ns) => {
-                let off_ns = i128::from(time_ns) - i128::from(now.utc_ns);
-                let wild = off_ns.unsigned_abs() > self.config.clock_error_max.as_nanos();
-                (time_ns, if wild { record_flags::CLOCK_DOUBTFUL } else { 0 })
-            }
-            None => (now.utc_ns, record_flags::CLOCK_ARRIVAL),
-        };
-        let key = sensor_state.key.clone();
-        ctx.push(RecordKind::Json, key, time_ns, flags, first_sample, incoming.payload.clone());
-        self.changed_json.insert(sensor);
-    }
-
     fn refuse(&mut self, incoming: &Incoming, key: Arc<SensorKey>, reason: &str, now: Now, work: &mut Work) {
         let (mut ctx, _) = context!(self, incoming.source, now, work);
         ctx.release(incoming.token);
         ctx.dead(reason, key, incoming.topic.as_deref(), &incoming.payload);
-    }
-
-    fn take_wire(
-        &mut self,
-        incoming: Incoming,
-        topic: Option<topic::Topic>,
-        known: Option<(Arc<str>, usize)>,
-        now: Now,
-        work: &mut Work,
-    ) {
-        let payload = incoming.payload.clone();
-        let message = match wire::decode(&payload) {
-            Ok(message) => message,
-            Err(error) => {
-                let key = topic.map_or_else(|| self.unknown.clone(), |topic| topic.key);
-                return self.refuse(&incoming, key, &error.to_string(), now, work);
-            }
-        };
-        if let Some(topic) = &topic
-            && let Err(reason) = fits(&message, topic)
-        {
-            return self.refuse(&incoming, topic.key.clone(), &reason, now, work);
-        }
-        let Some(name) = node_name(&message) else {
-            let key = topic.map_or_else(|| self.unknown.clone(), |topic| topic.key);
-            return self.refuse(&incoming, key, "only the gateway sends acks and commands", now, work);
-        };
-        let index = match known {
-            Some((known, index)) if *known == *name && self.nodes.get(index).is_some_and(Option::is_some) => {
-                index
-            }
-            _ => match self.find_node(&incoming, topic.as_ref(), name, &message, now, work) {
-                Some(index) => index,
-                None => return,
-            },
-        };
-        self.deliver(index, incoming, topic, &message, now, work);
-    }
-
-    /// The message's node, made if it is new; `None` when it cannot be known yet.
-    fn find_node(
-        &mut self,
-        incoming: &Incoming,
-        topic: Option<&topic::Topic>,
-        name: &str,
-        message: &Message<'_>,
-        now: Now,
-        work: &mut Work,
-    ) -> Option<usize> {
-        if let Some(topic) = topic {
-            let key = SensorKey { sensor: name.into(), ..(*topic.key).clone() };
-            let index = self.node(Arc::new(key), incoming.source, now, work);
-            if let Some(topic_name) = &incoming.topic
-                && let Some(Route::Board { node, .. }) = self.routes.get_mut(topic_name)
-            {
-                *node = Some((name.into(), index));
-            }
-            return Some(index);
-        }
-        let line = (incoming.source, name.to_owned());
-        if let Message::Birth(birth) = message {
-            let Ok(key) = topic::key(birth.site, birth.machine, name) else {
-                self.refuse(
-                    incoming,
-                    self.unknown.clone(),
-                    "site or machine of the birth is no name",
-                    now,
-                    work,
-                );
-                return None;
-            };
-            let index = self.node(Arc::new(key), incoming.source, now, work);
-            if self.serial.len() >= self.config.nodes_max {
-                self.serial.clear();
-            }
-            self.serial.insert(line, index);
-            return Some(index);
-        }
-        let known = self.serial.get(&line).copied();
-        let known = known.filter(|index| self.nodes.get(*index).is_some_and(Option::is_some));
-        if known.is_none() {
-            // It keeps what is not acknowledged, and sends it again after its birth.
-            self.metrics.session.before_birth.increment();
-            work.release.extend(incoming.token);
-            if self.ask.len() < self.config.nodes_max {
-                self.ask.insert(line);
-            }
-        }
-        known
-    }
-
-    /// Index of a node by its key, made if it is new; the longest silent one makes room.
-    fn node(&mut self, key: Arc<SensorKey>, origin: SourceId, now: Now, work: &mut Work) -> usize {
-        if let Some(index) = self.by_key.get(&key) {
-            return *index;
-        }
-        let index = if self.by_key.len() >= self.config.nodes_max.max(1) {
-            self.forget_longest_silent(now, work)
-        } else {
-            None
-        };
-        let mut node = Node::new(key.clone(), origin);
-        node.seen_ns = now.mono_ns;
-        self.forgotten.retain(|forgotten| forgotten.0 != key);
-        let index = match index {
-            Some(index) => index,
-            None => {
-                self.nodes.push(None);
-                self.nodes.len() - 1
-            }
-        };
-        if let Some(place) = self.nodes.get_mut(index) {
-            *place = Some(node);
-        }
-        self.by_key.insert(key, index);
-        self.metrics.session.nodes.set(self.by_key.len() as u64);
-        index
-    }
-
-    fn forget_longest_silent(&mut self, now: Now, work: &mut Work) -> Option<usize> {
-        let seen =
-            self.nodes.iter().enumerate().filter_map(|(index, node)| Some((node.as_ref()?.seen_ns, index)));
-        let (_, index) = seen.min()?;
-        let (mut ctx, nodes) = context!(self, SourceId(u16::MAX), now, work);
-        let mut node = nodes.get_mut(index)?.take()?;
-        node.forget(&mut ctx);
-        self.metrics.session.nodes_forgotten.increment();
-        tracing::debug!(node = %node.key, "forgotten: too many nodes");
-        self.by_key.remove(&node.key);
-        for set in [&mut self.holding, &mut self.touched, &mut self.changed_nodes] {
-            set.remove(&index);
-        }
-        self.serial.retain(|_, known| *known != index);
-        // Routes may point at the place that another node takes now.
-        self.routes.clear();
-        self.forgotten.push(Key(node.key));
-        Some(index)
-    }
-
-    /// Hands a message to its node.
-    fn deliver(
-        &mut self,
-        index: usize,
-        incoming: Incoming,
-        topic: Option<topic::Topic>,
-        message: &Message<'_>,
-        now: Now,
-        work: &mut Work,
-    ) {
-        let (mut ctx, nodes) = context!(self, incoming.source, now, work);
-        let Some(node) = nodes.get_mut(index).and_then(Option::as_mut) else { return };
-        node.origin = incoming.source;
-        node.seen_ns = now.mono_ns;
-        self.touched.insert(index);
-        self.changed_nodes.insert(index);
-        if let Some((boot, stream)) = place(message) {
-            let key = match topic {
-                Some(topic) => Some(topic.key),
-                None => node.stream_key(boot, stream),
-            };
-            let Some(key) = key else {
-                ctx.metrics.before_birth.increment();
-                ctx.release(incoming.token);
-                self.ask.insert((incoming.source, node.key.sensor.to_string()));
-                return;
-            };
-            if let Some(item) = item(message, key, &incoming) {
-                node.take(boot, item, &mut ctx);
-            }
-            if node.held() > 0 {
-                self.holding.insert(index);
-            } else {
-                self.holding.remove(&index);
-            }
-            let held = ctx.metrics;
-            if !self.holding.is_empty() || held.held.get() > 0 {
-                self.count_held();
-            }
-            return;
-        }
-        ctx.release(incoming.token);
-        let mut time_ns = now.utc_ns;
-        match message {
-            Message::Birth(birth) => {
-                node.birth(birth, &mut ctx);
-                let digest = wire::crc32c(&incoming.payload);
-                if node.birth.replace(digest) == Some(digest) {
-                    return;
-                }
-            }
-            Message::Status(status) => {
-                node.status(status, &mut ctx);
-                time_ns = node.utc_ns(status.boot, status.tick).unwrap_or(time_ns);
-            }
-            Message::TimePair(pair) => {
-                node.time(pair, &mut ctx);
-                time_ns = node.utc_ns(pair.boot, pair.tick).unwrap_or(time_ns);
-            }
-            _ => {}
-        }
-        let key = node.key.clone();
-        ctx.push(RecordKind::Node, key, time_ns, 0, 0, incoming.payload);
     }
 
     fn count_held(&self) {
@@ -617,16 +356,6 @@ impl Stateful for Session {
     }
 }
 
-impl JsonSensor {
-    fn state(&self) -> JsonState {
-        JsonState {
-            key: Key(self.key.clone()),
-            next_sample: self.next_sample,
-            recent: self.recent.iter().copied().collect(),
-        }
-    }
-}
-
 fn to_node(
     source: SourceId,
     topic: String,
@@ -637,10 +366,4 @@ fn to_node(
     let len = encode(&mut buffer).ok()?;
     let payload = Bytes::copy_from_slice(buffer.get(..len)?);
     Some(ToNode { source, message: Outgoing { topic, payload, at_least_once } })
-}
-
-/// 64 bits that tell a message from others of its sensor.
-fn digest(payload: &[u8]) -> u64 {
-    let len = payload.len() as u64;
-    u64::from(crc32c::crc32c(payload)) << 32 | u64::from(crc32c::crc32c(&len.to_le_bytes())) ^ len
 }

@@ -1,6 +1,7 @@
 //! Who is there, who wants what, and what is retained. Knows nothing of sockets.
 
-use super::packet::{Connect, Publish, Qos, Version, publish_len_max};
+use super::packet::{Connect, Publish, Qos, Version};
+use super::write::publish_len_max;
 use super::{QUEUE_BYTES_MAX, QUEUE_MAX, RETAINED_BYTES_MAX, RETAINED_MAX, SUBSCRIPTIONS_MAX, WILDCARDS_MAX};
 use crate::api::metrics::{self, Metrics};
 use crate::source::{Token, topic};

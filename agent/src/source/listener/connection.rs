@@ -2,7 +2,8 @@
 //! goes out: acknowledgements and pings pass while the inbox is full.
 
 use super::broker::{Link, Message, NotYet};
-use super::packet::{self, Accepted, Packet, Publish, Qos, Refusal, Version};
+use super::packet::{self, Packet, Publish, Qos, Refusal, Version};
+use super::write::{self, Accepted};
 use super::{CONNECT_MAX, IN_FLIGHT_MAX, OUT_IN_FLIGHT_MAX, PACKET_LEN_MAX, PENDING_BYTES_MAX, Shared};
 use crate::source::{BATCH_LEN_MAX, Incoming, Token, topic};
 use bytes::{Buf, Bytes, BytesMut};
@@ -103,7 +104,7 @@ pub(super) async fn serve(
             shared.metrics.source.clients_refused.increment();
             tracing::warn!(%peer, reason = %refusal, "MQTT client turned away");
             let mut out = BytesMut::new();
-            packet::refuse(version, refusal, &mut out);
+            write::refuse(version, refusal, &mut out);
             let _ = timeout(FAREWELL_MAX, stream.write_all(&out)).await;
         }
     }
@@ -182,7 +183,7 @@ async fn enter(
         receive_max: IN_FLIGHT_MAX as u16,
         packet_len_max: PACKET_LEN_MAX as u32,
     };
-    packet::accept(&accepted, &mut connection.out);
+    write::accept(&accepted, &mut connection.out);
     Ok((connection, connect.keep_alive, will))
 }
 
@@ -304,16 +305,16 @@ impl Connection {
                 while let Some((filter, options)) = filters.next()? {
                     codes.push(self.shared.broker.lock().subscribe(&self.link, filter, options));
                 }
-                packet::suback(self.version, id, &codes, &mut self.out);
+                write::suback(self.version, id, &codes, &mut self.out);
             }
             Packet::Unsubscribe(id, mut filters) => {
                 let mut codes = Vec::new();
                 while let Some((filter, _)) = filters.next()? {
                     codes.push(self.shared.broker.lock().unsubscribe(&self.link, filter));
                 }
-                packet::unsuback(self.version, id, &codes, &mut self.out);
+                write::unsuback(self.version, id, &codes, &mut self.out);
             }
-            Packet::PingReq => packet::pong(&mut self.out),
+            Packet::PingReq => write::pong(&mut self.out),
             Packet::Disconnect { will } => return Ok(Some(End::Farewell { will })),
             Packet::Connect(_) => return Err(Refusal::Protocol("a second CONNECT")),
         }
@@ -338,9 +339,9 @@ impl Connection {
             }
             self.hand_on(&topic, payload.clone(), publish.duplicate, acknowledged.then_some(token));
         } else if acknowledged && topic.reserved {
-            packet::puback_unauthorized(self.version, publish.id, &mut self.out);
+            write::puback_unauthorized(self.version, publish.id, &mut self.out);
         } else if acknowledged {
-            packet::puback(publish.id, &mut self.out);
+            write::puback(publish.id, &mut self.out);
         }
         if !topic.reserved {
             let message = Message::new(topic.text.clone(), payload, publish);
@@ -372,7 +373,7 @@ impl Connection {
     fn give(&mut self) {
         for id in self.link.take_acks() {
             if self.received.remove(&id) {
-                packet::puback(id, &mut self.out);
+                write::puback(id, &mut self.out);
             } else {
                 self.shared.metrics.source.acks_stale.increment();
             }
@@ -380,7 +381,7 @@ impl Connection {
         while self.out.len() < OUT_LEN_MAX {
             let Some(delivery) = self.link.take_delivery(self.sent.len() < self.sent_max) else { return };
             let id = if delivery.qos == Qos::AtLeastOnce { self.new_id() } else { 0 };
-            packet::put_publish(self.version, &delivery.publish(id), &mut self.out);
+            write::put_publish(self.version, &delivery.publish(id), &mut self.out);
         }
     }
 
@@ -404,7 +405,7 @@ impl Connection {
                     self.shared.metrics.source.packets_refused.increment();
                 }
                 tracing::info!(client, reason = %refusal, "connection of an MQTT client ended");
-                packet::disconnect(self.version, refusal, &mut self.out);
+                write::disconnect(self.version, refusal, &mut self.out);
                 let farewell = async {
                     let _ = stream.write_all_buf(&mut self.out).await;
                     let _ = stream.shutdown().await;

@@ -29,6 +29,7 @@ mod connection;
 mod packet;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use super::{Inbox, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId};
 use crate::api::metrics::Metrics;

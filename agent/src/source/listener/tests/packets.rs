@@ -1,6 +1,7 @@
 //! Packets, held against rumqttc's, which were written by others.
 
-use super::super::packet::{self, Accepted, Packet, Publish, Qos, Refusal, Version, decode, frame};
+use super::super::packet::{Packet, Publish, Qos, Refusal, Version, decode, frame};
+use super::super::write::{self, Accepted};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use rumqttc::mqttbytes::{QoS as QoS4, v4};
@@ -69,11 +70,11 @@ fn what_the_listener_writes_is_what_rumqttc_reads() {
         packet_len_max: 1 << 18,
     };
     let mut out = BytesMut::new();
-    packet::accept(&accepted, &mut out);
-    packet::refuse(Version::V5, Refusal::Clients(4), &mut out);
-    packet::disconnect(Version::V5, Refusal::QosTwo, &mut out);
-    packet::suback(Version::V5, 5, &[1, 0x97], &mut out);
-    packet::unsuback(Version::V5, 6, &[0, 0x11], &mut out);
+    write::accept(&accepted, &mut out);
+    write::refuse(Version::V5, Refusal::Clients(4), &mut out);
+    write::disconnect(Version::V5, Refusal::QosTwo, &mut out);
+    write::suback(Version::V5, 5, &[1, 0x97], &mut out);
+    write::unsuback(Version::V5, 6, &[0, 0x11], &mut out);
     let mut next = || v5::Packet::read(&mut out, None).unwrap();
     let v5::Packet::ConnAck(ack) = next() else { panic!("no CONNACK") };
     let properties = ack.properties.unwrap();
@@ -164,12 +165,12 @@ proptest! {
         let Ok(Packet::Publish(read)) = whole(Version::V5, &bytes) else { panic!("no PUBLISH") };
         prop_assert_eq!((read.topic, read.payload, read.id), (&*topic, &payload[..], id));
         let mut out = BytesMut::new();
-        packet::put_publish(Version::V5, &read, &mut out);
+        write::put_publish(Version::V5, &read, &mut out);
         prop_assert_eq!(&out[..], &bytes[..]);
-        prop_assert!(out.len() <= packet::publish_len_max(&read));
+        prop_assert!(out.len() <= write::publish_len_max(&read));
 
         let mut out = BytesMut::new();
-        packet::put_publish(Version::V3, &Publish { properties: &[], ..read }, &mut out);
+        write::put_publish(Version::V3, &Publish { properties: &[], ..read }, &mut out);
         let qos = if id == 0 { QoS4::AtMostOnce } else { QoS4::AtLeastOnce };
         let mut publish = v4::Publish::new(topic, qos, payload);
         (publish.pkid, publish.retain) = (id, retain);

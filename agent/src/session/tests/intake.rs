@@ -1,0 +1,132 @@
+//! Who sends what: refusals, births, serial lines, JSON.
+
+use super::*;
+
+#[test]
+fn bad_messages_become_dead_letters_with_reasons_and_stop_nothing() {
+    let mut rig = Rig::new();
+    let mut broken = block(nth(0)).to_vec();
+    broken[20] ^= 1;
+    rig.give("spindle/v1/hall/mill/s/raw", broken.into());
+    rig.give("spindle/v1/hall/mill/s/raw", status(1, 0, 0, 0));
+    rig.give("spindle/v1/hall/mill/other/status", status(1, 0, 0, 0));
+    rig.give("spindle/v1/hall/mill/s", block(nth(0)));
+    rig.give("else", Bytes::from_static(b"x"));
+    rig.give("spindle/v1/hall/mill/s/raw", Bytes::from_static(&[9; 40]));
+    rig.give_block(nth(0));
+    rig.give_block(Spec { first_sample: 3, ..nth(1) });
+    rig.give_block(nth(2));
+    let reasons = rig.reasons();
+    for (reason, says) in reasons.iter().zip([
+        "checksum",
+        "another kind",
+        "names node \"node\"",
+        "has 3 levels",
+        "no mapping",
+        "wire version 9 is unknown",
+        "sample index runs backwards",
+    ]) {
+        assert!(reason.contains(says), "{reason}");
+    }
+    assert_eq!(reasons.len(), 7);
+    assert_eq!(rig.accepted(), [0, 32]);
+    assert_eq!(rig.work.release.len(), 9);
+}
+
+#[test]
+fn a_retained_birth_is_kept_once_and_names_the_streams() {
+    let info = wire::StreamInfo {
+        stream: StreamId(0),
+        sensor: "s",
+        model: "iis3dwb",
+        axes: "x",
+        rate_nominal_mhz: 1_000_000,
+        scale: 0.01,
+        bits: 16,
+        block_samples: 16,
+        encoding: Encoding::Raw16,
+    };
+    let birth = wire::Birth {
+        node: "node",
+        boot: BootId(1),
+        site: "hall",
+        machine: "mill",
+        board: "virtual",
+        firmware: "0.1.0",
+        tick_hz: 1_000_000,
+        reset_cause: ResetCause::PowerOn,
+        last_panic: "",
+        settings_version: 0,
+        ring_capacity: 64,
+        streams: std::iter::once(info).collect(),
+    };
+    let birth = encoded(|out| birth.encode(out));
+    let mut rig = Rig::new();
+    let serial =
+        |payload| Incoming { source: SourceId(0), topic: None, payload, redelivered: false, token: None };
+    rig.session.take(serial(block(nth(0))), rig.now, &mut rig.work);
+    assert_eq!(rig.session.metrics.session.before_birth.get(), 1);
+    let asked = rig.session.to_nodes();
+    assert!(matches!(wire::decode(&asked[0].message.payload).unwrap(), Message::Command(_)));
+    for _ in 0..2 {
+        rig.session.take(serial(birth.clone()), rig.now, &mut rig.work);
+    }
+    rig.session.take(serial(block(nth(0))), rig.now, &mut rig.work);
+    assert_eq!(rig.of(RecordKind::Node).len(), 1);
+    assert_eq!(rig.of(RecordKind::Block)[0].key.to_string(), "hall/mill/s");
+    // Everything was lost: nothing but the birth and the status tells of it.
+    rig.session.take(serial(status(1, 9, 9, 500)), rig.now, &mut rig.work);
+    assert_eq!(rig.book(), Book { taken: 500, accepted: 16, lost: 484, ..Book::default() });
+}
+
+#[test]
+fn nodes_are_bounded_and_the_longest_silent_is_forgotten() {
+    let config = config::Session { nodes_max: 3, ..config::Session::default() };
+    let mut session = Session::new(&config, &[], vec!["site".into()], State::default(), Arc::default());
+    let mut work = Work::default();
+    for n in 0..50u64 {
+        let now = Now { utc_ns: START_NS, mono_ns: n };
+        for machine in ["live".to_owned(), format!("m{n}")] {
+            let topic = Some(Bytes::from(format!("spindle/v1/hall/{machine}/s/raw")));
+            let payload = block(nth(n as u32 * u32::from(machine == "live")));
+            let incoming = Incoming { source: SourceId(0), topic, payload, redelivered: false, token: None };
+            session.take(incoming, now, &mut work);
+        }
+    }
+    assert_eq!(session.snapshot().nodes.len(), 3);
+    let live = work.records.iter().filter(|record| &*record.key.machine == "live").count();
+    assert_eq!(live, 50);
+    assert!(session.changes().forgotten.len() >= 47);
+}
+
+fn json_rig() -> Rig {
+    let channel = |axis: &str| config::JsonChannel { axis: axis.into(), field: axis.into() };
+    let mapping = JsonMapping {
+        name: "acme".into(),
+        topic: "acme/{machine}/{sensor}".into(),
+        site: Some("hall".into()),
+        machine: None,
+        sensor: None,
+        channels: vec![channel("x")],
+        unit: config::AccelerationUnit::G,
+        rate_hz: 100.0,
+        time: None,
+        full_scale: None,
+    };
+    Rig::with(State::default(), &[mapping])
+}
+
+#[test]
+fn json_messages_are_numbered_refused_with_reason_and_known_when_redelivered() {
+    let mut rig = json_rig();
+    let message = Bytes::from_static(br#"{"x": [1, 2, 3]}"#);
+    rig.give("acme/mill/s", message.clone());
+    rig.give("acme/mill/s", message.clone());
+    rig.give_again("acme/mill/s", message, true);
+    rig.give("acme/mill/s", Bytes::from_static(b"{}"));
+    let json = rig.of(RecordKind::Json);
+    assert_eq!(json.iter().map(|record| record.first_sample).collect::<Vec<_>>(), [0, 3]);
+    assert!(json.iter().all(|record| record.flags == record_flags::CLOCK_ARRIVAL));
+    assert_eq!(rig.reasons(), ["field \"x\" is missing"]);
+    assert_eq!(rig.book(), Book { accepted: 6, duplicate: 3, rejected_messages: 1, ..Book::default() });
+}

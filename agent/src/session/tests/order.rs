@@ -1,0 +1,238 @@
+//! Order, duplicates, gaps, boots.
+
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn blocks_in_order_are_accepted_and_acknowledged() {
+    let mut rig = Rig::new();
+    for n in 0..3 {
+        rig.give_block(nth(n));
+    }
+    assert_eq!(rig.accepted(), [0, 16, 32]);
+    assert_eq!(rig.acked(), [(1, 3)]);
+    assert_eq!(rig.work.release.len(), 3);
+    assert_eq!(rig.session.to_nodes().len(), 0);
+    assert_eq!(rig.book(), Book { taken: 48, accepted: 48, ..Book::default() });
+}
+
+#[test]
+fn a_block_that_comes_again_is_dropped_counted_and_acknowledged_also_after_a_restart() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_block(nth(0));
+    rig.restart();
+    rig.give_block(nth(0));
+    assert_eq!(rig.accepted(), [0]);
+    assert_eq!(rig.acked(), [(1, 1)]);
+    assert_eq!(rig.work.release.len(), 1);
+    assert_eq!(rig.book(), Book { taken: 16, accepted: 16, duplicate: 32, ..Book::default() });
+}
+
+#[test]
+fn blocks_out_of_order_are_put_in_order_and_not_acknowledged_before() {
+    let mut rig = Rig::new();
+    for n in [2, 1, 2] {
+        rig.give_block(nth(n));
+    }
+    assert_eq!((rig.accepted().len(), rig.work.release.len()), (0, 1));
+    assert_eq!(rig.acked(), [(1, 0)]);
+    assert_eq!(rig.book().held, 32);
+    rig.give_block(nth(0));
+    assert_eq!(rig.accepted(), [0, 16, 32]);
+    assert_eq!(rig.acked(), [(1, 3)]);
+    assert_eq!(rig.book(), Book { taken: 48, accepted: 48, duplicate: 16, ..Book::default() });
+}
+
+#[test]
+fn the_reorder_buffer_is_bounded_and_lets_go_in_time() {
+    let mut rig = Rig::new();
+    for n in 1..20 {
+        rig.give_block(nth(n));
+    }
+    assert_eq!(rig.session.metrics.session.held.get(), 8);
+    assert_eq!(rig.work.release.len(), 11);
+    assert!(rig.session.deadline_ns().is_some());
+    rig.wait(Duration::from_secs(3));
+    assert_eq!(rig.session.metrics.session.held.get(), 0);
+    assert_eq!((rig.accepted().len(), rig.work.release.len(), rig.session.deadline_ns()), (0, 19, None));
+    for n in 0..20 {
+        rig.give_block(nth(n));
+    }
+    assert_eq!(rig.accepted().len(), 20);
+}
+
+#[test]
+fn what_the_ring_dropped_becomes_a_gap_of_exactly_the_samples() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_block(nth(4));
+    rig.give_status(status(1, 4, 5, 5 * SAMPLES));
+    assert_eq!(rig.accepted(), [0, 64]);
+    assert_eq!(rig.gaps(), [(16, 48)]);
+    assert_eq!(rig.acked(), [(1, 5)]);
+    assert!(balanced(rig.book()), "{:?}", rig.book());
+    assert_eq!(rig.book().lost, 48);
+}
+
+#[test]
+fn samples_lost_in_the_sensor_become_a_gap_also_when_nothing_follows() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_block(Spec { first_sample: 100, ..nth(1) });
+    assert_eq!(rig.gaps(), [(16, 84)]);
+    rig.give_status(status(1, 2, 2, 200));
+    assert_eq!(rig.gaps(), [(16, 84), (116, 84)]);
+    assert_eq!(rig.book(), Book { taken: 200, accepted: 32, lost: 168, ..Book::default() });
+}
+
+#[test]
+fn a_status_that_is_ahead_of_the_blocks_declares_nothing_lost() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_status(status(1, 1, 4, 4 * SAMPLES));
+    assert!(rig.gaps().is_empty());
+    for n in 1..4 {
+        rig.give_block(nth(n));
+    }
+    assert!(rig.gaps().is_empty() && balanced(rig.book()));
+}
+
+#[test]
+fn what_was_given_up_and_comes_late_is_kept_once_and_flagged() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_status(status(1, 3, 4, 4 * SAMPLES));
+    rig.give_block(nth(3));
+    assert_eq!(rig.book().lost, 32);
+    rig.restart();
+    for n in [2, 2, 1] {
+        rig.give_block(nth(n));
+    }
+    assert_eq!(rig.accepted(), [0, 48, 32, 16]);
+    let late = |record: &&Record| record.flags & record_flags::LATE != 0;
+    assert_eq!(rig.of(RecordKind::Block).iter().map(late).collect::<Vec<_>>(), [false, false, true, true]);
+    assert_eq!(rig.book(), Book { taken: 64, accepted: 64, duplicate: 16, ..Book::default() });
+}
+
+#[test]
+fn a_node_that_never_sends_what_is_missing_is_not_waited_for_for_ever() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    for second in 0..40 {
+        rig.give_block(nth(5 + second));
+        rig.wait(Duration::from_secs(3));
+    }
+    assert!(rig.accepted().len() > 1);
+    assert!(!rig.gaps().is_empty());
+    assert!(balanced(rig.book()), "{:?}", rig.book());
+}
+
+#[test]
+fn a_new_boot_starts_a_new_sequence_and_settles_the_old_one() {
+    let mut rig = Rig::new();
+    for n in 0..3 {
+        rig.give_block(nth(n));
+    }
+    rig.give_status(status(1, 3, 6, 6 * SAMPLES));
+    rig.give_block(Spec { boot: 2, ..nth(0) });
+    assert_eq!(rig.gaps(), [(48, 48)]);
+    assert_eq!(rig.acked(), [(2, 1)]);
+    assert_eq!(rig.book(), Book { taken: 112, accepted: 64, lost: 48, ..Book::default() });
+    rig.give_block(nth(2));
+    assert_eq!(rig.book().duplicate, 16);
+    rig.give_block(nth(3));
+    assert_eq!(rig.book(), Book { taken: 112, accepted: 80, lost: 32, duplicate: 16, ..Book::default() });
+}
+
+#[test]
+fn two_boards_with_one_id_are_found_and_both_are_kept() {
+    let mut rig = Rig::new();
+    for n in 0..10 {
+        rig.give_block(nth(n));
+        rig.give_block(Spec { boot: 2, ..nth(n) });
+    }
+    assert_eq!(rig.session.metrics.session.twins.get(), 1);
+    assert_eq!(rig.book().accepted, 20 * SAMPLES);
+}
+
+#[test]
+fn the_sequence_wraps() {
+    let mut rig = Rig::new();
+    rig.give_status(status(1, u32::MAX, u32::MAX, 0));
+    // Half the circle at a time, as serial numbers compare.
+    rig.give_status(status(1, 0x7FFF_FFFF, 0x7FFF_FFFF, 0));
+    rig.give_status(status(1, 0xFFFF_FFFE, 0xFFFF_FFFE, 0));
+    for n in 0..4u32 {
+        rig.give_block(Spec { seq: 0xFFFF_FFFE_u32.wrapping_add(n), ..nth(n) });
+    }
+    assert_eq!(rig.accepted().len(), 4);
+    assert_eq!(rig.acked(), [(1, 2)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    /// A board that sends again from the last acknowledgement, over a way that loses, repeats and reorders, with a gateway
+    /// that restarts: every block is accepted exactly once, in order, unless the board said that it dropped it.
+    #[test]
+    fn no_way_of_losing_repeating_and_reordering_loses_or_doubles_a_block(
+        seed in any::<u64>(), blocks in 1u32..120, loss in 0u32..60, drops in 0u32..8,
+    ) {
+        let mut random = seed | 1;
+        let mut chance = |percent: u32| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 20) % 100 < u64::from(percent)
+        };
+        let mut rig = Rig::new();
+        let (mut acked, mut oldest, mut dropped) = (0u32, 0u32, 0u32);
+        let mut rounds = 0;
+        while acked < blocks {
+            rounds += 1;
+            prop_assert!(rounds < 3000);
+            if dropped < drops && chance(10) && oldest < blocks - 1 {
+                // The ring is full: the oldest unacknowledged is dropped.
+                oldest += 1;
+                dropped += 1;
+            }
+            let mut sent: Vec<u32> = (oldest..blocks.min(oldest + 6)).collect();
+            if chance(30) && sent.len() > 1 {
+                let last = sent.len() - 1;
+                sent.swap(0, last);
+            }
+            if !chance(loss) {
+                rig.give_status(status(1, oldest, blocks, u64::from(blocks) * SAMPLES));
+            }
+            for n in sent {
+                for _ in 0..1 + u32::from(chance(20)) {
+                    if !chance(loss) {
+                        rig.give_block(nth(n));
+                    }
+                }
+            }
+            if chance(5) {
+                rig.restart();
+            }
+            if chance(20) {
+                rig.wait(Duration::from_millis(1500));
+            }
+            for (_, next) in rig.acked() {
+                if !chance(loss) {
+                    acked = acked.max(next);
+                    oldest = oldest.max(acked);
+                }
+            }
+        }
+        rig.give_status(status(1, blocks, blocks, u64::from(blocks) * SAMPLES));
+        let late = |record: &&&Record| record.flags & record_flags::LATE != 0;
+        let records = rig.of(RecordKind::Block);
+        prop_assert_eq!(records.iter().filter(late).count(), 0);
+        let accepted = rig.accepted();
+        prop_assert!(accepted.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", accepted);
+        let lost: u64 = rig.gaps().iter().map(|gap| gap.1).sum();
+        prop_assert_eq!(accepted.len() as u64 * SAMPLES + lost, u64::from(blocks) * SAMPLES);
+        prop_assert!(lost <= u64::from(dropped) * SAMPLES);
+        prop_assert!(balanced(rig.book()) && rig.book().held == 0);
+    }
+}
