@@ -1,6 +1,7 @@
 //! Each verb as a user types it: its help, its success, its error.
 
-use spindle_tests::agent::{Verb, spindle};
+use spindle_tests::agent::{Agent, Verb, spindle, text as agent_text};
+use spindle_tests::kafka::{Kafka, KafkaRecord};
 use spindle_tests::mosquitto::Mosquitto;
 use spindle_tests::node::{Node, Script};
 use spindle_tests::wait::PATIENCE;
@@ -78,8 +79,14 @@ fn validate_names_every_error_with_its_line_and_what_would_be_right() {
 
 #[test]
 fn a_missing_configuration_is_named_by_each_verb_that_needs_one() {
-    for verb in ["run", "balance", "tap", "replay"] {
-        let output = spindle(&[verb, "--config", "/no/such/gateway.toml"]).unwrap();
+    let folder = process::folder("missing").unwrap();
+    let out = folder.path().join("out").display().to_string();
+    for (verb, more) in [("run", None), ("balance", None), ("tap", None), ("replay", Some(["--out", &out]))] {
+        let args: Vec<_> = [verb, "--config", "/no/such/gateway.toml"]
+            .into_iter()
+            .chain(more.into_iter().flatten())
+            .collect();
+        let output = spindle(&args).unwrap();
         assert_eq!(output.status.code(), Some(3), "{verb}: {}", text(&output));
         assert!(text(&output).contains("/no/such/gateway.toml"), "{verb}: {}", text(&output));
     }
@@ -106,4 +113,42 @@ fn tap_says_which_broker_it_cannot_reach() {
     let output = spindle(&["tap", "--broker", &address]).unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output).contains(&address), "{}", text(&output));
+}
+
+#[test]
+fn replay_of_the_journal_gives_the_bytes_that_kafka_got_live() {
+    let kafka = Kafka::shared().unwrap();
+    let broker = Mosquitto::start("").unwrap();
+    let mut agent = Agent::started(&crate::config(&broker.address(), kafka, "replayed", "")).unwrap();
+    let node = Node::start(broker.port(), Script::new("replayed", 84)).unwrap();
+    node.finish(PATIENCE).unwrap();
+    // 84 blocks of 512 at 4096 Hz: ten whole windows of a second, and a half.
+    let of = |records: &[KafkaRecord], kind: &str| {
+        let kind = format!("io.spindle.{kind}.v1");
+        let of_kind = records.iter().filter(|record| record.header("ce_type") == kind);
+        of_kind.map(|record| String::from_utf8(record.value.clone()).unwrap()).collect::<Vec<_>>()
+    };
+    let enough = |records: &[KafkaRecord]| of(records, "features").len() >= 10;
+    kafka.read_until("replayed.features.v1", PATIENCE, enough).unwrap();
+    agent.stop().unwrap();
+
+    let out = agent.data().join("../out");
+    let (config, out) = (agent_text(&agent.config()), agent_text(&out));
+    let replay = spindle(&["replay", "--config", &config, "--out", &out, "--json"]).unwrap();
+    assert!(replay.status.success(), "{}", text(&replay));
+    let live = kafka.read("replayed.features.v1").unwrap();
+    for (file, kind) in [("features.jsonl", "features"), ("rollups.jsonl", "rollup")] {
+        let replayed = std::fs::read_to_string(std::path::Path::new(&out).join(file)).unwrap();
+        let replayed: Vec<_> = replayed.lines().collect();
+        assert!(replayed.len() >= 9, "{file}: {replayed:?}");
+        assert_eq!(of(&live, kind), replayed, "{file}");
+    }
+}
+
+#[test]
+fn simulate_says_with_exit_code_1_that_nobody_acknowledged() {
+    let address = format!("127.0.0.1:{}", tools::free_port().unwrap());
+    let args = ["simulate", "--broker", &address, "--samples", "10", "--drain", "1s", "--speed", "full"];
+    let output = spindle(&args).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
 }
