@@ -348,7 +348,7 @@ fn changed_state_without_records_is_durable() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn any_history_of_appends_reopens_and_flips_reads_back_what_was_committed(
+    fn any_history_of_appends_and_reopens_reads_back_what_was_committed(
         steps in prop::collection::vec((0usize..4, 1usize..40, 1usize..60_000), 1..40),
     ) {
         let dir = TempDir::new().unwrap();
