@@ -10,6 +10,8 @@
 
 mod files;
 mod frame;
+#[cfg(test)]
+mod golden;
 mod open;
 mod reader;
 mod segment;

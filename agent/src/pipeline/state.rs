@@ -78,9 +78,11 @@ pub(super) fn restore(save: &SensorSave, settings: &Settings) -> (Sensor, Option
     let mut sensor = Sensor::new(Arc::clone(&save.key));
     sensor.applied = save.applied;
     let refuse = |reason: &str| Some(StateError { key: save.key.to_string(), reason: reason.into() });
-    let Some((&STATE_VERSION, body)) = save.state.split_first() else {
-        return (sensor, refuse("its version is unknown"));
-    };
+    let Some((&version, body)) = save.state.split_first() else { return (sensor, refuse("it is empty")) };
+    if version != STATE_VERSION {
+        let reason = format!("its version is {version}, but this build reads version {STATE_VERSION}");
+        return (sensor, refuse(&reason));
+    }
     let Ok(saved) = postcard::from_bytes::<Saved>(body) else { return (sensor, refuse("it is malformed")) };
     if saved.stream.as_ref().is_some_and(|stream| !stream.is_sound()) {
         return (sensor, refuse("its parts do not fit each other"));

@@ -1,6 +1,7 @@
 //! Tests of the pipeline on synthesised blocks.
 
 mod determinism;
+mod golden;
 mod quality;
 mod runner;
 mod schema;
