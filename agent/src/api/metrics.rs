@@ -82,6 +82,8 @@ pub struct Session {
     pub dead_letters: Counter,
     /// Samples per channel lost before the gateway.
     pub lost: Counter,
+    /// Samples per channel of refused messages, where they are known and came no other way.
+    pub rejected: Counter,
     /// Messages that came after their place had been given up.
     pub late: Counter,
     /// Messages held for order now.

@@ -34,7 +34,7 @@ pub struct Row {
     pub stored: u64,
     /// Came again and were dropped.
     pub duplicate: u64,
-    /// Refused.
+    /// Refused, and in the dead letters.
     pub rejected: u64,
     /// Lost before the gateway.
     pub lost: u64,

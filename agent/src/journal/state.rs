@@ -19,7 +19,8 @@ pub struct Book {
     pub accepted: u64,
     /// Came again and were dropped.
     pub duplicate: u64,
-    /// Refused although the message was intact (see the dead letters).
+    /// Refused although the message was intact (see the dead letters), and came no other way. A message too broken to say
+    /// which samples it holds is not counted here: its node sends it again, or declares them lost.
     pub rejected: u64,
     /// Lost before the gateway, known by gap records.
     pub lost: u64,

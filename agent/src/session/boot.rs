@@ -91,7 +91,7 @@ impl Boot {
                 if self.closed {
                     self.late(item, ctx);
                 } else {
-                    stream.refuse(&item, ctx);
+                    self.refuse(at, &item, node, ctx);
                 }
                 return;
             }
@@ -119,6 +119,17 @@ impl Boot {
             ctx.metrics.blocks.increment();
         }
         ctx.push(kind, item.key, time_ns, flags, 0, item.payload);
+    }
+
+    /// Refuses a block that begins before the stream's next sample.
+    fn refuse(&mut self, at: usize, item: &Item, node: &SensorKey, ctx: &mut Context<'_>) {
+        let (time_ns, _) = self.utc(item, ctx);
+        let Some(stream) = self.streams.get_mut(at) else { return };
+        let passed = stream.next_sample.saturating_sub(item.first_sample);
+        let passed_ns = i128::from(passed) * 1_000_000_000_000 / i128::from(item.rate_mhz.max(1));
+        let time_ns = time_ns.saturating_add(i64::try_from(passed_ns).unwrap_or(i64::MAX));
+        let time_ns = time_ns.max(stream.last.map_or(i64::MIN, |last| last.1));
+        stream.refuse(item, time_ns, node, self.id, ctx);
     }
 
     /// Takes what is held as far as it is next now.

@@ -146,6 +146,25 @@ fn a_new_boot_starts_a_new_sequence_and_settles_the_old_one() {
 }
 
 #[test]
+fn samples_of_a_refused_block_are_in_the_books_once() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    // 13 samples that came before, and 3 new ones.
+    rig.give_block(Spec { first_sample: 3, ..nth(1) });
+    // All of them came before.
+    rig.give_block(Spec { first_sample: 0, ..nth(2) });
+    rig.give_block(Spec { first_sample: 19, ..nth(3) });
+    rig.give_status(status(1, 4, 4, 35));
+    assert_eq!(rig.accepted(), [0, 19]);
+    assert_eq!(rig.gaps(), [(16, 3)]);
+    let book =
+        Book { taken: 35, accepted: 32, rejected: 3, duplicate: 29, rejected_messages: 2, ..Book::default() };
+    assert_eq!(rig.book(), book);
+    assert!(balanced(book));
+    assert_eq!(rig.acked(), [(1, 4)]);
+}
+
+#[test]
 fn two_boards_with_one_id_are_found_and_both_are_kept() {
     let mut rig = Rig::new();
     for n in 0..10 {
