@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod detect;
 pub mod forward;
+pub mod hardware;
 pub mod journal;
 pub mod outputs;
 pub mod pipeline;

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::forward::kafka::{KafkaDestination, Logs};
 use crate::forward::{Destination, ForwardError, Stats as ForwardStats};
+use crate::hardware::{self, HardwareErrors};
 use crate::journal::{Journal, JournalError, JournalReader};
 use crate::outputs::{OutputLog, OutputReader, OutputsError};
 use crate::pipeline::{Live, Runner, RunnerError, RunnerMonitor};
@@ -103,6 +104,9 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// See [`HardwareErrors`].
+    #[error(transparent)]
+    Hardware(#[from] HardwareErrors),
     /// A thread or the I/O runtime cannot be made.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -160,6 +164,7 @@ pub struct Gateway {
 /// What cannot be opened or started; what had been started is ended.
 pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, RunError> {
     let data_dir = &config.gateway.data_dir;
+    let hardware = config.gateway.hardware_configs.as_deref().map(hardware::load).transpose()?;
     make_folder(data_dir)?;
     let metrics = Arc::new(Metrics::default());
     let (journal, state) = Journal::open(&data_dir.join("journal"), &config.journal)?;
@@ -178,7 +183,8 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
     let (inbox, inbox_end) = mpsc::channel(source::BATCHES_MAX);
     let sources = start_sources(config, &io, inbox, &metrics, stop)?;
     let names = sources.names;
-    let session = Session::new(&config.session, &config.source.json, names, state, metrics.clone());
+    let session = Session::new(&config.session, &config.source.json, names, state, metrics.clone())
+        .with_hardware(hardware);
     let ingest = Ingest {
         session,
         journal,

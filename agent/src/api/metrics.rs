@@ -104,6 +104,8 @@ pub struct Session {
     pub pairs_refused: Counter,
     /// Messages from a serial node whose birth has not come yet: dropped, to be sent again.
     pub before_birth: Counter,
+    /// Births that contradict their node's file in `hardware-configs`.
+    pub births_contradicting: Counter,
 }
 
 /// The durable log.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Check a configuration: everything that is wrong at once, each with its line and what would be right
 ///
-/// Starts nothing and connects to nothing. Exit code 0 when it is right, 1 when it is not.
+/// With `gateway.hardware_configs`, every file there too. Starts nothing and connects to nothing. Exit code 0 when it is right, 1 when it is not.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  spindle validate gateway.toml\n  spindle validate --json gateway.toml | jq '.problems[].line'\n  \
@@ -19,7 +19,7 @@ pub struct Args {
     /// Same as FILE
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
-    /// Print one JSON object: {"file", "problems": [{"line", "column", "at", "what", "right"}]}
+    /// Print one JSON object: {"file", "problems": [{"file" (of hardware_configs, where it is one), "line", "column", "at", "what", "right"}]}
     #[arg(long)]
     json: bool,
     /// Print the configuration's JSON Schema instead

@@ -5,6 +5,9 @@ use std::fmt;
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
+    /// The file, when it is another than the configuration: one in `gateway.hardware_configs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Line in the file, from 1; 0 when the file could not be read at all.
     pub line: usize,
     /// Column in the line, from 1, in characters.
@@ -17,7 +20,7 @@ pub struct Problem {
     pub right: String,
 }
 
-/// All that is wrong with one file, in order of lines. Displays as one line each.
+/// All that is wrong with one file, and then with those it refers to, in order of lines. Displays as one line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize)]
 pub struct ConfigErrors {
     /// The file.
@@ -32,7 +35,7 @@ impl fmt::Display for ConfigErrors {
             if index > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}", self.file)?;
+            write!(f, "{}", problem.file.as_ref().unwrap_or(&self.file))?;
             if problem.line > 0 {
                 write!(f, ":{}:{}", problem.line, problem.column)?;
             }

@@ -3,6 +3,8 @@
 use super::check::check;
 use super::error::{ConfigErrors, Problem};
 use super::{Config, schema, walk};
+use crate::hardware;
+use spindle_common::hardware::HardwareError;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
@@ -17,7 +19,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         Err(error) => {
             let right = "`spindle init FILE` writes one to start from".to_owned();
             let right = if error.kind() == std::io::ErrorKind::NotFound { right } else { String::new() };
-            let problem = Problem { line: 0, column: 0, at: String::new(), what: error.to_string(), right };
+            let problem =
+                Problem { file: None, line: 0, column: 0, at: String::new(), what: error.to_string(), right };
             Err(ConfigErrors { file, problems: vec![problem] })
         }
     }
@@ -57,11 +60,12 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         check(config, &mut |at, what, right| {
             problems.push(problem(text, locate(&document, &at), at, what, right));
         });
+        problems.extend(hardware_problems(config));
     }
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
-            problems.sort_by_key(|problem| (problem.line, problem.column));
+            problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
             problems.dedup();
             Err(ConfigErrors { file: file.into(), problems })
         }
@@ -98,11 +102,26 @@ fn mend(table: &mut toml::Table, at: &str, meant: Option<&str>) {
     }
 }
 
+/// What is wrong with the files in the folder of hardware configurations; that it is a folder is checked elsewhere.
+fn hardware_problems(config: &Config) -> Vec<Problem> {
+    let folder = config.gateway.hardware_configs.as_ref().filter(|folder| folder.is_dir());
+    let errors = folder.and_then(|folder| hardware::load(folder).err()).map_or(Vec::new(), |errors| errors.0);
+    let problem = |error: HardwareError| Problem {
+        file: Some(error.path),
+        line: error.line,
+        column: 1,
+        at: String::new(),
+        what: error.reason,
+        right: String::new(),
+    };
+    errors.into_iter().map(problem).collect()
+}
+
 fn problem(text: &str, byte: usize, at: String, what: String, right: String) -> Problem {
     let before = text.get(..byte).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Problem { line, column, at, what, right }
+    Problem { file: None, line, column, at, what, right }
 }
 
 /// The byte at which the value of `at` (`source.mqtt[0].address`) stands; of a missing one, its nearest parent.

@@ -71,7 +71,8 @@ pub struct Gateway {
     pub name: String,
     /// Folder for journal, outputs and cursors; made if missing, readable by its user only.
     pub data_dir: PathBuf,
-    /// Folder with `boards/`, `sensors/`, `machines/`, `nodes/`; optional.
+    /// Folder with `boards/`, `sensors/`, `machines/`, `nodes/`, the one that firmware is built from; optional. With it, a node
+    /// whose birth contradicts its file is told in the log and counted; its data is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware_configs: Option<PathBuf>,
 }

@@ -161,6 +161,24 @@ fn a_file_that_is_not_there_is_told_with_the_way_to_make_one() {
 }
 
 #[test]
+fn what_is_wrong_in_hardware_configs_is_said_with_its_own_file_and_line_after_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("nodes")).unwrap();
+    let node = "name = \"a\"\nsite = \"s\"\nmachine = \"none\"\nboard = \"none\"\n\
+                link = { kind = \"serial\", baud = 9600 }\nsensor = []\n";
+    std::fs::write(dir.path().join("nodes/a.toml"), node).unwrap();
+    let key = format!("hardware_configs = {:?}\n", dir.path());
+    let found = problems(&SMALL.replace("[source", &format!("{key}nam = 1\n[source")));
+    let file = dir.path().join("nodes/a.toml").display().to_string();
+    assert!(found[0].starts_with("g.toml:5:1: gateway.nam: unknown key"), "{found:#?}");
+    for (line, start) in found[1..].iter().zip(["3:1: machine `none`", "4:1: board `none`", "6:1: 0 sensors"])
+    {
+        assert!(line.starts_with(&format!("{file}:{start}")), "{line}");
+    }
+    assert_eq!(found.len(), 4, "{found:#?}");
+}
+
+#[test]
 fn the_schema_names_every_section() {
     let schema = schema::of_config();
     for section in

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use foreign::JsonSensor;
 use json::Mapping;
 use node::Node;
+use spindle_common::hardware::Catalog;
 use spindle_common::wire;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -154,6 +155,8 @@ pub struct Session {
     /// Serial lines that are to be asked for their birth.
     ask: BTreeSet<(SourceId, String)>,
     unknown: Arc<SensorKey>,
+    /// What nodes should be.
+    hardware: Option<Catalog>,
 }
 
 impl Session {
@@ -186,6 +189,7 @@ impl Session {
             forgotten: Vec::new(),
             ask: BTreeSet::new(),
             unknown: Arc::new(SensorKey { site: unknown.clone(), machine: unknown.clone(), sensor: unknown }),
+            hardware: None,
         };
         session.books.restore(state.books);
         for sensor in state.json {
@@ -206,6 +210,13 @@ impl Session {
         }
         session.metrics.session.nodes.set(session.by_key.len() as u64);
         session
+    }
+
+    /// Compares births with what the nodes' files say.
+    #[must_use]
+    pub fn with_hardware(mut self, catalog: Option<Catalog>) -> Self {
+        self.hardware = catalog;
+        self
     }
 
     /// Takes a message.

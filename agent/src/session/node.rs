@@ -31,8 +31,10 @@ pub(super) struct Node {
     pub(super) origin: SourceId,
     /// When it was heard last.
     pub(super) seen_ns: u64,
-    /// CRC-32C of its last birth: a retained one comes again with each connection.
+    /// Checksum of its last birth: a retained one comes again with each connection.
     pub(super) birth: Option<u32>,
+    /// Digest of what was said last about its birth against its file.
+    pub(super) contradiction: u32,
     boots: Vec<Boot>,
     active: Option<BootId>,
     switches: u32,
@@ -46,6 +48,7 @@ impl Node {
             origin,
             seen_ns: 0,
             birth: None,
+            contradiction: 0,
             boots: Vec::new(),
             active: None,
             switches: 0,

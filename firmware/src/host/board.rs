@@ -9,7 +9,7 @@ use crate::acquire;
 use crate::clock::{TICK_HZ, UtcPair, UtcSource};
 use crate::node::{Facts, Held, Node, WhenFull, axes, boot_id};
 use crate::sensor::iis3dwb::model::Model;
-use crate::sensor::iis3dwb::{Config, FullScale, Iis3dwb, RATE_NOMINAL_MHZ};
+use crate::sensor::iis3dwb::{Config, Iis3dwb, RATE_NOMINAL_MHZ};
 use crate::sensor::signal::Spindle;
 use crate::transport::mqtt::{Mqtt, Setup, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
@@ -249,7 +249,7 @@ fn stream_info(index: usize, sensor: &VirtualSensor) -> StreamInfo<'_> {
             model: "iis3dwb",
             axes: "xyz",
             rate_nominal_mhz: RATE_NOMINAL_MHZ,
-            scale: FullScale::G4.scale(),
+            scale: sensor.full_scale.scale(),
             bits: 16,
             block_samples,
             encoding,
@@ -257,7 +257,7 @@ fn stream_info(index: usize, sensor: &VirtualSensor) -> StreamInfo<'_> {
         Source::Playback(playback) => StreamInfo {
             stream,
             sensor: &sensor.name,
-            model: "recording",
+            model: playback.model(),
             axes: playback.axes(),
             rate_nominal_mhz: playback.rate_mhz(),
             scale: playback.scale(),
@@ -404,7 +404,8 @@ async fn sample(
     if !sensor.overruns {
         model = model.patient();
     }
-    let mut driver = Iis3dwb::new(model.spi(), model.int1(), &time, Config::default());
+    let config = Config { full_scale: sensor.full_scale, ..Config::default() };
+    let mut driver = Iis3dwb::new(model.spi(), model.int1(), &time, config);
     let mut planar = std::vec![0i16; usize::from(sensor.block_samples) * 3];
     let sampling = acquire::run(node, &mut driver, &time, &mut planar, options);
     let ending = halt_when(node, stream, shared, || model.end(), model.drained());

@@ -16,6 +16,7 @@ pub use playback::Playback;
 pub use tap::Tap;
 pub use timebase::Speed;
 
+use crate::sensor::iis3dwb::FullScale;
 use crate::sensor::signal::Spindle;
 use spindle_common::id::is_name;
 use spindle_common::wire::Encoding;
@@ -75,6 +76,7 @@ pub(crate) enum Source {
 pub struct VirtualSensor {
     pub(crate) name: String,
     pub(crate) source: Source,
+    pub(crate) full_scale: FullScale,
     pub(crate) block_samples: u16,
     pub(crate) encoding: Encoding,
     pub(crate) rate_error: f64,
@@ -87,6 +89,7 @@ impl VirtualSensor {
         Self {
             name: name.into(),
             source,
+            full_scale: FullScale::G4,
             block_samples: 512,
             encoding,
             rate_error: 0.0,
@@ -100,7 +103,7 @@ impl VirtualSensor {
         Self::new(name, Source::Spindle(spindle), Encoding::Raw16)
     }
 
-    /// The IIS3DWB model with its driver, on recorded frames (counts at ±4 g), once or over and over.
+    /// The IIS3DWB model with its driver, on recorded frames (counts at its full scale), once or over and over.
     pub fn frames(name: impl Into<String>, frames: std::sync::Arc<[[i16; 3]]>, repeat: bool) -> Self {
         Self::new(name, Source::Frames { frames, repeat }, Encoding::Raw16)
     }
@@ -115,6 +118,13 @@ impl VirtualSensor {
     #[allow(clippy::cast_possible_truncation, reason = "a signal's rate needs no more digits")]
     pub(crate) fn true_rate_hz(&self) -> f32 {
         (26_666.667 * (1.0 + self.rate_error)) as f32
+    }
+
+    /// Range of the IIS3DWB; ±4 g unless told. A playback brings its own scale.
+    #[must_use]
+    pub const fn full_scale(mut self, full_scale: FullScale) -> Self {
+        self.full_scale = full_scale;
+        self
     }
 
     /// Samples per channel and block; 512 unless told.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub struct Playback {
     samples: Arc<[i32]>,
     axes: String,
+    model: String,
     bits: u8,
     rate_hz: f64,
     scale: f32,
@@ -37,7 +38,15 @@ impl Playback {
         let values_fit = samples.iter().all(|sample| (-half..half).contains(sample));
         let ok =
             whole && axes.is_ascii() && rate_fits && (2..=24).contains(&bits) && values_fit && scale > 0.0;
-        ok.then(|| Self { samples, axes: axes.into(), bits, rate_hz, scale, repeat: false })
+        ok.then(|| Self {
+            samples,
+            axes: axes.into(),
+            model: "recording".into(),
+            bits,
+            rate_hz,
+            scale,
+            repeat: false,
+        })
     }
 
     /// Plays it over and over.
@@ -45,6 +54,17 @@ impl Playback {
     pub const fn repeated(mut self) -> Self {
         self.repeat = true;
         self
+    }
+
+    /// The sensor type that its birth tells; `recording` unless told.
+    #[must_use]
+    pub fn with_model(mut self, model: &str) -> Self {
+        self.model = model.into();
+        self
+    }
+
+    pub(crate) fn model(&self) -> &str {
+        &self.model
     }
 
     /// Bits of its samples.

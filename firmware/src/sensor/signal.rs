@@ -120,7 +120,8 @@ impl SpindleSignal {
         (sum as f32 - 510.0) * (1.0 / 147.8)
     }
 
-    fn step(&mut self) -> [f32; 3] {
+    /// The next sample, m/s².
+    pub fn step(&mut self) -> [f32; 3] {
         let spindle = self.spindle;
         let [c, s] = turned(self.shaft, self.shaft_turn);
         // First-order correction keeps the length of the vector at one.

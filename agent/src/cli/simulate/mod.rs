@@ -1,5 +1,6 @@
 //! `spindle simulate`: virtual boards, or recordings, through the firmware core into any broker or serial line.
 
+mod node;
 mod parts;
 mod report;
 
@@ -10,12 +11,15 @@ use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 use parts::OffsetDropped;
 use report::{NodeReport, Progress, Report};
+use spindle_common::hardware::{Catalog, Node};
 use spindle_common::id::{NAME_LEN_MAX, is_name};
 use spindle_common::wire::Encoding;
 use spindle_firmware::host::{Board, Speed, VirtualBoard, VirtualSensor};
+use spindle_firmware::sensor::iis3dwb::FullScale;
 use spindle_firmware::sensor::signal::{Signal, Spindle};
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Play virtual sensor boards, or recordings, into a broker or a serial line
@@ -28,6 +32,7 @@ use std::time::Duration;
                   spindle simulate --broker localhost:1883 --for 30s              one board, real time\n  \
                   spindle simulate --broker localhost:1883 --boards 20 --speed full --samples 1000000\n  \
                   spindle simulate --broker localhost:1883 --manifest recordings/manifest.csv --speed full --json\n  \
+                  spindle simulate --broker localhost:1883 --node mill-3-spindle --for 1min\n  \
                   spindle simulate --serial /dev/ttyUSB0 --baud 3000000 --for 1min"
 )]
 pub struct Args {
@@ -43,15 +48,21 @@ pub struct Args {
     /// Serial device or pseudo terminal, once per board
     #[arg(long, value_name = "DEVICE")]
     serial: Vec<PathBuf>,
-    /// Bits per second of the serial devices
-    #[arg(long, default_value_t = 921_600)]
-    baud: u32,
+    /// Bits per second of the serial devices; 921600, or what the node's file says, unless told
+    #[arg(long)]
+    baud: Option<u32>,
     /// Number of virtual boards
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     boards: u32,
     /// So many of them have a bearing whose outer race begins to fail
     #[arg(long, value_name = "N", default_value_t = 0)]
     failing: u32,
+    /// Play this node of --hardware-configs: its site, machine, sensors, block lengths and encodings; once per node
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["boards", "manifest", "site", "block_samples", "encoding"])]
+    node: Vec<String>,
+    /// Folder with boards, sensors, machines and nodes
+    #[arg(long, value_name = "DIR", default_value = "hardware-configs", requires = "node")]
+    hardware_configs: PathBuf,
     /// Play the recordings of this manifest instead. Blocks carry counts and a scale: an `offset` in the manifest is not
     /// sent, which is said on standard error and, by file and channel, in `offset_dropped` of --json
     #[arg(long, value_name = "FILE", conflicts_with_all = ["boards", "failing", "samples"])]
@@ -126,6 +137,9 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; a time such as 30s or 5min"))
 }
 
+/// Bits per second where nothing else is told.
+const BAUD: u32 = 921_600;
+
 /// How long no board may be connected before the first was.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -135,7 +149,19 @@ const LOOP_FRAMES: usize = 1 << 16;
 /// A board to come.
 enum Planned {
     Virtual(u32),
+    /// A node's file, with what it refers to.
+    Node(u32, Arc<Catalog>, Node),
     Recording(Recording),
+}
+
+impl Planned {
+    /// Sensors, as far as they are known before it starts.
+    fn sensors(&self) -> u64 {
+        match self {
+            Self::Virtual(_) | Self::Recording(_) => 1,
+            Self::Node(_, _, node) => node.sensor.len() as u64,
+        }
+    }
 }
 
 /// A board that runs.
@@ -171,7 +197,7 @@ impl Args {
         let clock = Clock::system();
         let start = clock.now();
         // Recordings are read only when their turn comes, so their length is not known yet.
-        let total = self.samples.map(|samples| samples * planned.len() as u64);
+        let total = self.samples.map(|samples| samples * planned.iter().map(Planned::sensors).sum::<u64>());
         let progress = Progress::start(self.json, planned.len(), total, self.duration);
         let endless = self.manifest.is_none() && self.samples.is_none() && self.duration.is_none();
         if endless && !self.json {
@@ -230,6 +256,18 @@ impl Args {
     }
 
     fn plan(&self) -> anyhow::Result<(VecDeque<Planned>, Vec<OffsetDropped>)> {
+        if !self.node.is_empty() {
+            ensure!(
+                self.failing as usize <= self.node.len(),
+                "{} cannot have {} failing",
+                super::count(self.node.len(), "node", "nodes"),
+                self.failing
+            );
+            let (catalog, nodes) = node::read(&self.hardware_configs, &self.node)?;
+            let catalog = Arc::new(catalog);
+            let planned = (0..).zip(nodes).map(|(number, node)| Planned::Node(number, catalog.clone(), node));
+            return Ok((planned.collect(), Vec::new()));
+        }
         let Some(path) = &self.manifest else {
             ensure!(
                 self.failing <= self.boards,
@@ -253,12 +291,17 @@ impl Args {
         names: &mut HashSet<String>,
         now_ns: i64,
     ) -> anyhow::Result<Running> {
+        let baud = match &planned {
+            Planned::Node(_, _, node) => self.baud.or(node::baud(node)),
+            Planned::Virtual(_) | Planned::Recording(_) => self.baud,
+        };
         let (board, key) = match planned {
+            Planned::Node(number, catalog, node) => self.node_board(number, &catalog, &node)?,
             Planned::Virtual(number) => self.virtual_board(number),
             Planned::Recording(recording) => self.recording_board(&recording, names, now_ns)?,
         };
         let board = match (serial, &self.broker, &self.user) {
-            (Some(device), _, _) => board.serial(device, self.baud),
+            (Some(device), _, _) => board.serial(device, baud.unwrap_or(BAUD)),
             (None, Some(broker), Some(user)) => board.mqtt_login(broker, user, password.trim_end()),
             (None, Some(broker), None) => board.mqtt(broker),
             (None, None, _) => bail!("neither --broker nor --serial is given"),
@@ -268,22 +311,10 @@ impl Args {
 
     fn virtual_board(&self, number: u32) -> (VirtualBoard, String) {
         let machine = format!("mill-{}", number + 1);
-        // Each machine has its own speed and each part its own rate, as on a real floor.
-        let mut spindle =
-            Spindle { shaft_hz: 80.0 + 7.0 * (number % 13) as f32, seed: number + 1, ..Spindle::default() };
-        if number < self.failing {
-            spindle = spindle.with_outer_race_fault(40.0, 20.0, 60.0);
-        }
-        let mut sensor = match self.speed {
-            Speed::Full => VirtualSensor::frames("spindle", rendered(spindle), true),
-            Speed::Real | Speed::Factor(_) => VirtualSensor::spindle("spindle", spindle),
-        };
-        if let Some(samples) = self.samples {
-            sensor = sensor.stop_after(samples);
-        }
-        let rate_error = f64::from(number * 7 % 41) / 1000.0 - 0.02;
-        let sensor = sensor
-            .rate_error(rate_error)
+        let spindle = self.spindle(number);
+        let sensor = self.modelled("spindle", spindle, FullScale::G4);
+        let sensor = self
+            .ending(sensor, number)
             .block_samples(self.block_samples)
             .encoding(self.encoding.for_bits(16));
         let key = format!("{}/{machine}/spindle", self.site);
@@ -292,6 +323,50 @@ impl Args {
                 .sensor(sensor),
             key,
         )
+    }
+
+    fn node_board(
+        &self,
+        number: u32,
+        catalog: &Catalog,
+        node: &Node,
+    ) -> anyhow::Result<(VirtualBoard, String)> {
+        let mut board = VirtualBoard::new(&node.site, &node.machine, &node.name);
+        for (place, seed) in node.sensor.iter().zip(1..) {
+            let spindle = self.spindle(number);
+            let spindle = Spindle { seed: spindle.seed.wrapping_mul(8).wrapping_add(seed), ..spindle };
+            let modelled = |name: &str, spindle, full_scale| self.modelled(name, spindle, full_scale);
+            let sensor = node::sensor(catalog, place, spindle, modelled)
+                .with_context(|| format!("node {}", node.name))?;
+            board = board.sensor(self.ending(sensor, number));
+        }
+        let sensor = node.sensor.first().map_or("", |place| place.name.as_str());
+        Ok((board, format!("{}/{}/{sensor}", node.site, node.machine)))
+    }
+
+    /// What board `number` measures: each machine has its own speed, as on a real floor.
+    fn spindle(&self, number: u32) -> Spindle {
+        let shaft_hz = 80.0 + 7.0 * (number % 13) as f32;
+        let spindle = Spindle { shaft_hz, seed: number + 1, ..Spindle::default() };
+        if number < self.failing { spindle.with_outer_race_fault(40.0, 20.0, 60.0) } else { spindle }
+    }
+
+    /// A sensor with a chip model.
+    fn modelled(&self, name: &str, spindle: Spindle, full_scale: FullScale) -> VirtualSensor {
+        let sensor = match self.speed {
+            Speed::Full => VirtualSensor::frames(name, rendered(spindle, full_scale), true),
+            Speed::Real | Speed::Factor(_) => VirtualSensor::spindle(name, spindle),
+        };
+        sensor.full_scale(full_scale)
+    }
+
+    /// With the rate that this part really has, and its end.
+    fn ending(&self, sensor: VirtualSensor, number: u32) -> VirtualSensor {
+        let sensor = sensor.rate_error(f64::from(number * 7 % 41) / 1000.0 - 0.02);
+        match self.samples {
+            Some(samples) => sensor.stop_after(samples),
+            None => sensor,
+        }
     }
 
     fn recording_board(
@@ -333,8 +408,8 @@ fn finish(running: Running) -> NodeReport {
     NodeReport::new(node, running.key, produced, &drained)
 }
 
-fn rendered(spindle: Spindle) -> std::sync::Arc<[[i16; 3]]> {
-    let scale = spindle_firmware::sensor::iis3dwb::FullScale::G4.scale();
+fn rendered(spindle: Spindle, full_scale: FullScale) -> Arc<[[i16; 3]]> {
+    let scale = full_scale.scale();
     let mut signal = spindle.start();
     (0..LOOP_FRAMES).map_while(|_| signal.next(scale)).collect()
 }

@@ -37,6 +37,14 @@ pub enum FullScale {
 }
 
 impl FullScale {
+    /// The range of ± this many g, if the chip has it.
+    #[must_use]
+    pub fn from_g(full_scale_g: f64) -> Option<Self> {
+        [(2.0, Self::G2), (4.0, Self::G4), (8.0, Self::G8), (16.0, Self::G16)]
+            .into_iter()
+            .find_map(|(g, range)| (g == full_scale_g).then_some(range))
+    }
+
     /// m/s² per count (datasheet, linear acceleration sensitivity).
     #[must_use]
     pub const fn scale(self) -> f32 {
