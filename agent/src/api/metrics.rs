@@ -127,4 +127,8 @@ pub struct Journal {
     pub segments_evicted: Counter,
     /// Segments set aside as damaged.
     pub segments_damaged: Counter,
+    /// Damaged places that readers met and skipped, once each.
+    pub damages: Counter,
+    /// Records in them: they are in no output and went to no destination, unless that was before the damage.
+    pub records_damaged: Counter,
 }

@@ -108,6 +108,20 @@ pub enum JournalError {
     State,
 }
 
+impl JournalError {
+    /// Whether a file's content is to blame, so that trying again will not help.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::DamagedChunk { .. } => true,
+            Self::Sqlite { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// A batch that was not committed: nothing of it is durable, nothing of it may be acknowledged. Append it again.
 #[derive(Debug, thiserror::Error)]
 #[error("commit of {} records failed: {source}", records.len())]
@@ -131,6 +145,10 @@ pub struct Totals {
     pub segments_evicted: u64,
     /// Segments set aside as damaged when opening.
     pub segments_damaged: u64,
+    /// Damaged places that readers met and skipped, once each: a chunk, or the rest of a segment.
+    pub damages: u64,
+    /// Records in them.
+    pub records_damaged: u64,
 }
 
 /// The writer. There is one.
@@ -180,8 +198,9 @@ impl Journal {
 
     /// What became of it.
     #[must_use]
-    pub const fn totals(&self) -> Totals {
-        self.totals
+    pub fn totals(&self) -> Totals {
+        let (damages, records_damaged) = self.shared.damage();
+        Totals { damages, records_damaged, ..self.totals }
     }
 
     /// Bytes on disk.

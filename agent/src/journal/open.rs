@@ -99,7 +99,7 @@ fn newest(
                 files::remove(&path).map_err(|source| JournalError::Io { path, source })?;
                 free = free.max(first);
             }
-            Err(error) if is_damage(&error) => {
+            Err(error) if error.is_damage() => {
                 let records_max = files::disk_len(&path) / frame::HEADER_LEN as u64;
                 free = free.max(first + records_max + 1);
                 let kept = files::set_aside(&path)
@@ -112,15 +112,4 @@ fn newest(
         segments.pop();
     }
     Ok(Newest::Lost { state: State::default(), next: free })
-}
-
-fn is_damage(error: &JournalError) -> bool {
-    match error {
-        JournalError::Damaged { .. } | JournalError::DamagedChunk { .. } => true,
-        JournalError::Sqlite { source, .. } => matches!(
-            source.sqlite_error_code(),
-            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
-        ),
-        _ => false,
-    }
 }

@@ -211,19 +211,35 @@ impl JournalReader {
         let mut records = Vec::new();
         match self.read_file(path, from, end, bytes_max, &mut records) {
             Ok(()) => {}
-            Err(JournalError::DamagedChunk { path, next, reason }) => {
-                tracing::error!(path = %path.display(), from, next, reason, "records are damaged and skipped");
-                return Ok(Some(Read::Evicted { next: next.min(end).max(from + 1) }));
-            }
             // It was evicted between looking it up and opening it: the next read says so.
             Err(_) if !path.exists() => return Ok(Some(Read::Idle)),
-            Err(error) => return Err(error),
+            Err(error) => {
+                let next = match &error {
+                    JournalError::DamagedChunk { next, .. } => end.min(*next),
+                    // Nothing more can be had from this file: trying again would hold up the reader for ever.
+                    damage if damage.is_damage() && end < u64::MAX => end,
+                    _ => return Err(error),
+                };
+                let next = next.max(from + 1);
+                if self.is_news(from, next) {
+                    tracing::error!(%error, from, next, records = next - from, "damaged records are skipped");
+                }
+                return Ok(Some(Read::Evicted { next }));
+            }
         }
         Ok(match records.first() {
             None => None,
             Some(record) if record.offset > from => Some(Read::Evicted { next: record.offset }),
             Some(_) => Some(Read::Batch(BatchView::new(Arc::new(Batch { records }), 0, usize::MAX))),
         })
+    }
+
+    /// Counts damage; says whether it is to be logged, which only the first of this process's readers does.
+    fn is_news(&self, from: u64, next: u64) -> bool {
+        match &self.source {
+            Source::Shared(shared) => shared.note_damage(from, next),
+            Source::Folder(_) => true,
+        }
     }
 
     fn read_file(

@@ -3,13 +3,15 @@
 use super::BatchView;
 use crate::record::{Batch, Record};
 use parking_lot::{Condvar, Mutex};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Memory that a record takes besides its body, about.
 const RECORD_OVERHEAD: usize = 128;
+/// Damaged places that are remembered; when there are more, all are forgotten, and count again when another reader meets them.
+const DAMAGES_MAX: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -28,6 +30,16 @@ struct Inner {
     /// First offset and file of each segment, in order.
     segments: Vec<(u64, PathBuf)>,
     closed: bool,
+    damage: Damage,
+}
+
+/// What readers found damaged.
+#[derive(Debug, Default)]
+struct Damage {
+    /// First offsets after the damaged places that are known.
+    known: BTreeSet<u64>,
+    places: u64,
+    records: u64,
 }
 
 /// Where a reader finds the record it asked for.
@@ -48,7 +60,15 @@ pub(super) enum Place {
 
 impl Shared {
     pub(super) fn new(next: u64, segments: Vec<(u64, PathBuf)>, bytes_max: usize) -> Self {
-        let inner = Inner { batches: VecDeque::new(), bytes: 0, bytes_max, next, segments, closed: false };
+        let inner = Inner {
+            batches: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+            next,
+            segments,
+            closed: false,
+            damage: Damage::default(),
+        };
         Self { inner: Mutex::new(inner), grown: Condvar::new() }
     }
 
@@ -71,6 +91,26 @@ impl Shared {
 
     pub(super) fn set_segments(&self, segments: Vec<(u64, PathBuf)>) {
         self.inner.lock().segments = segments;
+    }
+
+    /// Counts the damaged records `from..next`; says whether they are the first reader's to be told of.
+    pub(super) fn note_damage(&self, from: u64, next: u64) -> bool {
+        let damage = &mut self.inner.lock().damage;
+        if damage.known.len() >= DAMAGES_MAX {
+            damage.known.clear();
+        }
+        let new = damage.known.insert(next);
+        if new {
+            damage.places += 1;
+            damage.records += next.saturating_sub(from);
+        }
+        new
+    }
+
+    /// Damaged places that readers met, and the records in them.
+    pub(super) fn damage(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.damage.places, inner.damage.records)
     }
 
     /// No more will be written: wakes all readers.
@@ -114,6 +154,9 @@ impl Inner {
         match index.checked_sub(1).and_then(|index| self.segments.get(index)) {
             Some((_, path)) => {
                 let end = self.segments.get(index).map_or(self.next, |(first, _)| *first);
+                // What is in memory is read from there, also when the file is damaged.
+                let tail = self.batches.front().map(|(batch, _)| first_of(batch));
+                let end = tail.filter(|tail| *tail > from).map_or(end, |tail| end.min(tail));
                 Place::Segment { path: path.clone(), end }
             }
             None => Place::Evicted(self.segments.first().map_or(self.next, |(first, _)| *first)),

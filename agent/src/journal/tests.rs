@@ -259,6 +259,31 @@ fn a_flipped_bit_is_found_when_reading_and_only_its_chunk_is_skipped() {
     let (journal, _) = Journal::open(dir.path(), &small()).unwrap();
     let offsets: Vec<u64> = read_all(&journal.reader(), 1).iter().map(|record| record.offset).collect();
     assert_eq!(offsets, (1..=18).chain(21..=60).collect::<Vec<_>>());
+    // Counted once, however many readers meet it.
+    assert_eq!(read_all(&journal.reader(), 1).len(), 58);
+    assert_eq!((journal.totals().damages, journal.totals().records_damaged), (1, 2));
+}
+
+#[test]
+fn a_destroyed_segment_in_the_middle_holds_up_no_reader_and_its_records_are_counted() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), &small()).unwrap();
+    let mut books = Books::default();
+    for n in 0..500 {
+        append(&mut journal, &mut books, vec![record(n, 10_000)]);
+    }
+    journal.close();
+    let segments = files::list(dir.path()).unwrap();
+    assert!(segments.len() >= 4);
+    let ((first, path), (next, _)) = (&segments[1], &segments[2]);
+    std::fs::write(path, vec![0xA5; 300_000]).unwrap();
+    let (journal, state) = Journal::open(dir.path(), &small()).unwrap();
+    assert_eq!(Books::restore(state).total().accepted, 500);
+    for reader in [journal.reader(), journal.reader(), JournalReader::open_read_only(dir.path()).unwrap()] {
+        let offsets: Vec<u64> = read_all(&reader, 1).iter().map(|record| record.offset).collect();
+        assert_eq!(offsets, (1..*first).chain(*next..=500).collect::<Vec<_>>());
+    }
+    assert_eq!((journal.totals().damages, journal.totals().records_damaged), (1, next - first));
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl Runner {
                     tracing::warn!(
                         records,
                         next,
-                        "journal records were evicted before the pipeline read them"
+                        "journal records are gone before the pipeline read them: evicted, or damaged"
                     );
                     self.stats.records_evicted += records;
                     self.stats.next_offset = next;

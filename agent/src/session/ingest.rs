@@ -44,7 +44,7 @@ impl Ingest {
     /// and the sources are told that there is nothing more to acknowledge.
     pub fn run(mut self, runtime: &tokio::runtime::Handle, stop: &Stop) {
         let mut work = Work::default();
-        self.metrics.journal.next_offset.set(self.journal.next_offset());
+        self.show();
         loop {
             let wait = self.wait();
             let received = runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await });
@@ -69,6 +69,10 @@ impl Ingest {
             } else if !work.release.is_empty() || !idle {
                 self.acknowledge(&mut work);
             }
+            if idle {
+                // Readers meet damage also when nothing comes.
+                self.show();
+            }
             if idle && stop.is_set() {
                 break;
             }
@@ -78,6 +82,18 @@ impl Ingest {
             tracing::error!(%error, "the last counters were not written");
         }
         self.journal.close();
+    }
+
+    /// Shows what became of the journal.
+    fn show(&self) {
+        let totals = self.journal.totals();
+        let metrics = &self.metrics.journal;
+        metrics.bytes.set(totals.bytes);
+        metrics.next_offset.set(self.journal.next_offset());
+        metrics.segments_evicted.set(totals.segments_evicted);
+        metrics.segments_damaged.set(totals.segments_damaged);
+        metrics.damages.set(totals.damages);
+        metrics.records_damaged.set(totals.records_damaged);
     }
 
     fn wait(&self) -> Duration {
@@ -114,13 +130,10 @@ impl Ingest {
                     if retries > 0 {
                         tracing::info!(retries, "the journal takes records again");
                     }
-                    let totals = self.journal.totals();
                     let metrics = &self.metrics.journal;
                     metrics.commits.increment();
                     metrics.records.add(batch.records.len() as u64);
-                    metrics.bytes.set(totals.bytes);
-                    metrics.next_offset.set(self.journal.next_offset());
-                    metrics.segments_evicted.set(totals.segments_evicted);
+                    self.show();
                     let took = self.clock.now().since(started);
                     metrics.commit_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
                     self.acknowledge(work);
