@@ -166,6 +166,8 @@ pub struct Journal {
     bytes_since_snapshot: usize,
     /// Samples accepted per sensor, as committed.
     accepted: HashMap<Key, u64>,
+    /// Of those, samples counted as evicted.
+    evicted: HashMap<Key, u64>,
     /// How many of the oldest segments are entered in the books as evicted, but not deleted yet.
     evicting: usize,
     shared: Arc<Shared>,
@@ -320,9 +322,14 @@ impl Journal {
             && let Some(len) = lens.get(self.evicting)
         {
             match self.samples_of(self.evicting) {
-                Ok(samples) => samples.iter().for_each(|(key, samples)| state.evicted(&key.0, *samples)),
+                Ok(samples) => {
+                    for (key, samples) in samples {
+                        state.evicted(&key.0, samples);
+                        *self.evicted.entry(key).or_default() += samples;
+                    }
+                }
                 Err(error) => {
-                    tracing::error!(%error, "evicting a segment whose books cannot be read: its samples go uncounted");
+                    tracing::error!(%error, "samples of an evicted segment are counted with the next one");
                 }
             }
             total -= len;
@@ -330,19 +337,15 @@ impl Journal {
         }
     }
 
-    /// Samples per sensor in a segment: accepted at the next one's head, less at its own.
+    /// Samples per sensor that go with the segment at `index`: accepted before the next one's head, and not counted as evicted
+    /// yet. So those of a segment that cannot be read go with the next one that can.
     fn samples_of(&self, index: usize) -> Result<Vec<(Key, u64)>, JournalError> {
-        let head = |index: usize| -> Result<HashMap<Key, u64>, JournalError> {
-            match self.segments.get(index) {
-                Some((_, path)) => {
-                    Ok(Segment::open_read_only(path)?.read_head()?.accepted.into_iter().collect())
-                }
-                None => Ok(self.accepted.clone()),
-            }
+        let accepted = match self.segments.get(index + 1) {
+            Some((_, path)) => Segment::open_read_only(path)?.read_head()?.accepted,
+            None => self.accepted.clone().into_iter().collect(),
         };
-        let before = head(index)?;
-        let samples = head(index + 1)?.into_iter().map(|(key, after)| {
-            let samples = after - before.get(&key).copied().unwrap_or(0).min(after);
+        let samples = accepted.into_iter().map(|(key, accepted)| {
+            let samples = accepted.saturating_sub(self.evicted.get(&key).copied().unwrap_or(0));
             (key, samples)
         });
         Ok(samples.filter(|(_, samples)| *samples > 0).collect())

@@ -33,6 +33,7 @@ pub(super) fn open(dir: &Path, config: &config::Journal) -> Result<(Journal, Sta
         chunks_since_snapshot: 0,
         bytes_since_snapshot: 0,
         accepted: state.books.iter().map(|(key, book)| (key.clone(), book.accepted)).collect(),
+        evicted: state.books.iter().map(|(key, book)| (key.clone(), book.evicted)).collect(),
         evicting: 0,
         shared: Arc::new(shared),
         totals,

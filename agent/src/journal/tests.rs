@@ -287,6 +287,25 @@ fn a_destroyed_segment_in_the_middle_holds_up_no_reader_and_its_records_are_coun
 }
 
 #[test]
+fn samples_of_a_destroyed_segment_are_counted_when_it_is_evicted() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), &small()).unwrap();
+    let mut books = Books::default();
+    for n in 0..500 {
+        append(&mut journal, &mut books, vec![record(n, 10_000)]);
+    }
+    for (_, path) in &files::list(dir.path()).unwrap()[1..3] {
+        std::fs::write(path, vec![0xA5; 300_000]).unwrap();
+    }
+    for n in 500..2000 {
+        append(&mut journal, &mut books, vec![record(n, 10_000)]);
+    }
+    let records = read_all(&journal.reader(), 1);
+    assert!(records[0].offset > 500);
+    assert_eq!(books.total().evicted + records.len() as u64, 2000);
+}
+
+#[test]
 fn after_a_failed_commit_the_same_batch_goes_to_a_new_file_and_is_read_once() {
     let dir = TempDir::new().unwrap();
     let (mut journal, _) = Journal::open(dir.path(), &small()).unwrap();
