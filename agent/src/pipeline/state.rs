@@ -78,7 +78,9 @@ pub(super) fn restore(save: &SensorSave, settings: &Settings) -> (Sensor, Option
     let mut sensor = Sensor::new(Arc::clone(&save.key));
     sensor.applied = save.applied;
     let refuse = |reason: &str| Some(StateError { key: save.key.to_string(), reason: reason.into() });
-    let Some((&version, body)) = save.state.split_first() else { return (sensor, refuse("it is empty")) };
+    let Some((&version, body)) = save.state.split_first() else {
+        return (sensor, refuse("it has no version"));
+    };
     if version != STATE_VERSION {
         let reason = format!("its version is {version}, but this build reads version {STATE_VERSION}");
         return (sensor, refuse(&reason));
