@@ -164,7 +164,7 @@ impl World {
             match self.uplink.next(self.held(), now) {
                 Action::Connect => {
                     self.epoch += 1;
-                    if calm || self.draw() % 4 > 0 {
+                    if calm || !self.draw().is_multiple_of(4) {
                         self.uplink.connected(now);
                     } else {
                         self.uplink.disconnected(now);

@@ -62,7 +62,7 @@ impl SampleType {
 
     /// Bytes of a sample.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn bytes(self) -> usize {
         match self {
             Self::Int16 => 2,
             Self::Int24 => 3,
@@ -332,7 +332,7 @@ impl Pieces<'_> {
     /// [`RecordingError::Io`].
     pub fn next(&mut self, planar: &mut Vec<f32>) -> Result<usize, RecordingError> {
         let Recording { axes, dtype, scale_si, offset_si, path, .. } = self.recording;
-        let row_len = axes.len() * dtype.len();
+        let row_len = axes.len() * dtype.bytes();
         self.bytes.resize(PIECE_LEN * row_len, 0);
         let mut filled = 0;
         while filled < self.bytes.len() {
@@ -348,8 +348,8 @@ impl Pieces<'_> {
         for channel in 0..axes.len() {
             let (scale, offset) = (scale_si[channel], offset_si[channel]);
             planar.extend(self.bytes[..samples * row_len].chunks_exact(row_len).map(|row| {
-                let start = channel * dtype.len();
-                (dtype.read(&row[start..start + dtype.len()]) * scale + offset) as f32
+                let start = channel * dtype.bytes();
+                (dtype.read(&row[start..start + dtype.bytes()]) * scale + offset) as f32
             }));
         }
         Ok(samples)

@@ -86,13 +86,13 @@ pub(super) fn load(recording: &Recording) -> anyhow::Result<Vec<Part>> {
     read.with_context(|| format!("cannot read {path}"))?;
     ensure!(bytes.len() as u64 <= RECORDING_BYTES_MAX, "{path} holds more than {RECORDING_BYTES_MAX} bytes");
     let channels = recording.axes.len();
-    let frame = recording.dtype.len() * channels;
+    let frame = recording.dtype.bytes() * channels;
     ensure!(
         bytes.len().is_multiple_of(frame),
         "{path}: {} bytes are no whole number of frames of {frame} bytes",
         bytes.len()
     );
-    let samples = bytes.chunks_exact(recording.dtype.len()).map(|bytes| recording.dtype.count(bytes));
+    let samples = bytes.chunks_exact(recording.dtype.bytes()).map(|bytes| recording.dtype.count(bytes));
     let samples: Option<Vec<i32>> = samples.collect();
     let samples = samples.with_context(|| format!("{path}: {} are no counts", recording.dtype))?;
     let mut parts = Vec::new();
