@@ -198,3 +198,20 @@ fn another_schema_version_is_refused_by_name() {
     let error = OutputLog::open(dir.path(), &settings(MEBI, MEBI)).expect_err("refused").to_string();
     assert!(error.contains("schema version 99"), "{error}");
 }
+
+#[test]
+fn a_row_of_each_kind_keeps_its_columns() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut log = OutputLog::open(dir.path(), &settings(MEBI, MEBI)).expect("opens");
+    let kinds = [OutputKind::Features, OutputKind::Rollup, OutputKind::Alert];
+    let outputs = kinds.into_iter().zip(7..).map(|(kind, number)| output(number, kind)).collect();
+    log.commit(&mut Commit { outputs, checkpoint: 5, ..Commit::default() }).expect("commits");
+    let db = rusqlite::Connection::open(dir.path().join(FILE_NAME)).expect("opens");
+    let sql = "SELECT concat_ws('|', id, kind, site, machine, sensor, time_ns, ce_id, typeof(json)) FROM outputs ORDER BY id";
+    let mut statement = db.prepare(sql).expect("the columns are there");
+    let rows = statement.query_map([], |row| row.get(0)).expect("reads");
+    let rows: Vec<String> = rows.collect::<Result<_, _>>().expect("reads");
+    assert_eq!(rows, ["1|1|s|m|a|7|7|blob", "2|2|s|m|a|8|8|blob", "3|3|s|m|a|9|9|blob"]);
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).expect("reads");
+    assert_eq!(version, 1);
+}
