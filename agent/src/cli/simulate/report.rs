@@ -1,6 +1,7 @@
 //! What `simulate` shows while it runs and at its end.
 
 use super::parts::OffsetDropped;
+use crate::cli::count;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use spindle_firmware::host::{Board, Drained};
@@ -99,9 +100,9 @@ impl Report {
             );
         }
         println!(
-            "{} nodes, {} samples per channel produced, {} acknowledged, {} lost in FIFO overruns, {} dropped; {} blocks, \
+            "{}, {} samples per channel produced, {} acknowledged, {} lost in FIFO overruns, {} dropped; {} blocks, \
              {} sent again; {:.1} s",
-            self.nodes.len(),
+            count(self.nodes.len(), "node", "nodes"),
             self.samples_produced,
             self.samples_acknowledged,
             self.samples_lost_overrun,
