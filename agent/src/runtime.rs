@@ -32,6 +32,8 @@ const PIPELINE_END_MAX: Duration = Duration::from_secs(3);
 /// How often the end of the pipeline is looked for.
 const END_POLL: Duration = Duration::from_millis(5);
 
+/// How often a delivery's progress is looked at.
+const DELIVERY_POLL: Duration = Duration::from_millis(100);
 /// How long sources may take to end once the ingest has.
 const SOURCES_END_MAX: Duration = Duration::from_secs(2);
 
@@ -341,6 +343,43 @@ impl Sources {
         self.names.push(name.to_owned());
         self.handles.push(handle);
         (id, end)
+    }
+}
+
+/// A destination at work beside a command that fills its logs.
+#[derive(Debug)]
+pub struct Delivery {
+    stats: Arc<ForwardStats>,
+    stop: Stop,
+    thread: JoinHandle<Result<(), ForwardError>>,
+}
+
+/// Lets a destination work without a gateway around it.
+///
+/// # Errors
+/// No thread can be made.
+pub fn deliver(mut destination: impl Destination + 'static) -> Result<Delivery, RunError> {
+    let stop = Stop::new();
+    let (stats, flag) = (destination.stats(), stop.flag());
+    let thread = thread("spindle-delivery", &stop, move || destination.run(&flag))?;
+    Ok(Delivery { stats, stop, thread })
+}
+
+impl Delivery {
+    /// Waits until `records` are delivered in all. `waiting` is told, several times a second, how many are and what hinders.
+    ///
+    /// # Errors
+    /// The destination failed for good.
+    pub fn finish(self, records: u64, mut waiting: impl FnMut(u64, Option<String>)) -> Result<(), RunError> {
+        while self.stats.delivered() < records && !self.stop.is_set() {
+            waiting(self.stats.delivered(), self.stats.problem.lock().clone());
+            self.stop.sleep(DELIVERY_POLL);
+        }
+        self.stop.set();
+        match self.thread.join() {
+            Ok(ended) => Ok(ended?),
+            Err(_) => Err(RunError::Panicked("delivery".into())),
+        }
     }
 }
 

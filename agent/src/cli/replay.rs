@@ -1,31 +1,36 @@
-//! `spindle replay`: history through the same pipeline, into files.
+//! `spindle replay`: history through the same pipeline, into files or Kafka topics.
+
+mod target;
 
 use super::{Outcome, count};
 use crate::config::{self, Config};
 use crate::journal::{JournalReader, Read};
 use crate::pipeline::{Pipeline, RawSamples};
-use crate::record::{Output, OutputKind, RecordKind};
+use crate::record::RecordKind;
 use crate::source::recording::{self, Manifest, Recording};
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use target::Target;
 
 /// Most bytes of journal records read at a time.
 const READ_BYTES_MAX: usize = 8 << 20;
 
-/// Run a journal or recordings through the pipeline into files
+/// Run a journal or recordings through the pipeline into files or Kafka topics
 ///
-/// Features, rollups and alerts go into newline-delimited JSON files, the same bytes that the live pipeline made or would have made.
+/// Features, rollups and alerts go into newline-delimited JSON files or to Kafka, the same bytes that the live pipeline made or
+/// would have made, with the same ids. Kafka's results wait in the temporary folder until they are delivered.
 /// A journal is only read, also while its gateway runs; a recording is taken as one sensor of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  spindle replay --config gateway.toml --out replayed\n  \
                         spindle replay --config new-limits.toml --journal /var/lib/spindle/journal --from 2026-03-01T00:00:00Z --out march\n  \
-                        spindle replay --recordings data/bosch_cnc --out features --json")]
+                        spindle replay --recordings data/bosch_cnc --out features --json\n  \
+                        spindle replay --config gateway.toml --kafka 127.0.0.1:9092 --topic-prefix replay-1")]
+#[command(group = clap::ArgGroup::new("target").required(true).args(["out", "kafka"]))]
 pub struct Args {
     /// Configuration with the pipeline's settings and rules; its journal is read unless another source is named. Without it,
     /// recordings are measured with the built-in settings
@@ -51,50 +56,16 @@ pub struct Args {
     to: Option<jiff::Timestamp>,
     /// Folder for features.jsonl, rollups.jsonl and alerts.jsonl; made if missing, and not overwritten
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    out: Option<PathBuf>,
+    /// Kafka brokers to send to instead, to topics of their own; other settings are those of [forward.kafka]
+    #[arg(long, value_name = "HOST:PORT", requires = "topic_prefix")]
+    kafka: Option<String>,
+    /// Prefix of the topics PREFIX.features.v1 and PREFIX.alerts.v1
+    #[arg(long, value_name = "PREFIX", requires = "kafka")]
+    topic_prefix: Option<String>,
     /// Print one JSON object at the end: {"records", "samples", "features", "rollups", "alerts", "undecodable", "config"}
     #[arg(long)]
     json: bool,
-}
-
-/// The files that a replay writes.
-struct Files {
-    features: BufWriter<File>,
-    rollups: BufWriter<File>,
-    alerts: BufWriter<File>,
-}
-
-impl Files {
-    fn create(dir: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let create = |name: &str| {
-            let path = dir.join(name);
-            let file = File::create_new(&path).with_context(|| format!("cannot make {}", path.display()))?;
-            anyhow::Ok(BufWriter::with_capacity(1 << 18, file))
-        };
-        Ok(Self {
-            features: create("features.jsonl")?,
-            rollups: create("rollups.jsonl")?,
-            alerts: create("alerts.jsonl")?,
-        })
-    }
-
-    fn write(&mut self, outputs: &mut Vec<Output>) -> std::io::Result<()> {
-        for output in outputs.drain(..) {
-            let file = match output.kind {
-                OutputKind::Features => &mut self.features,
-                OutputKind::Rollup => &mut self.rollups,
-                OutputKind::Alert => &mut self.alerts,
-            };
-            file.write_all(&output.json)?;
-            file.write_all(b"\n")?;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> std::io::Result<()> {
-        [&mut self.features, &mut self.rollups, &mut self.alerts].into_iter().try_for_each(Write::flush)
-    }
 }
 
 impl Args {
@@ -102,17 +73,25 @@ impl Args {
     pub fn run(self) -> anyhow::Result<Outcome> {
         let config = self.load_config()?;
         let mut pipeline = Pipeline::new(&config);
-        let mut files = Files::create(&self.out)?;
+        let mut target = self.target(&config)?;
         match &self.recordings {
-            Some(dir) => self.replay_recordings(dir, &mut pipeline, &mut files)?,
+            Some(dir) => self.replay_recordings(dir, &mut pipeline, &mut target)?,
             None => {
                 let dir = self.journal.clone().unwrap_or_else(|| config.gateway.data_dir.join("journal"));
-                self.replay_journal(&dir, &mut pipeline, &mut files)?;
+                self.replay_journal(&dir, &mut pipeline, &mut target)?;
             }
         }
-        files.finish().with_context(|| format!("cannot write to {}", self.out.display()))?;
-        self.report(&pipeline);
+        let place = target.finish(|total| self.progress(total, "records delivered"))?;
+        self.report(&pipeline, &place);
         Ok(Outcome::Done)
+    }
+
+    fn target(&self, config: &Config) -> anyhow::Result<Target> {
+        match (&self.out, &self.kafka, &self.topic_prefix) {
+            (Some(dir), _, _) => Target::files(dir),
+            (None, Some(brokers), Some(prefix)) => Target::kafka(config, brokers, prefix),
+            _ => bail!("name where to: --out DIR, or --kafka HOST:PORT --topic-prefix PREFIX"),
+        }
     }
 
     fn load_config(&self) -> anyhow::Result<Config> {
@@ -129,7 +108,7 @@ impl Args {
         }
     }
 
-    fn replay_journal(&self, dir: &Path, pipeline: &mut Pipeline, files: &mut Files) -> anyhow::Result<()> {
+    fn replay_journal(&self, dir: &Path, pipeline: &mut Pipeline, target: &mut Target) -> anyhow::Result<()> {
         let reader = JournalReader::open_read_only(dir)
             .with_context(|| format!("cannot read the journal in {}", dir.display()))?;
         let end = reader.next_offset()?;
@@ -148,7 +127,7 @@ impl Args {
                             pipeline.push(record, &mut outputs);
                         }
                     }
-                    files.write(&mut outputs)?;
+                    target.write(&mut outputs)?;
                     progress.inc(batch.next().min(end).saturating_sub(next));
                     next = batch.next();
                 }
@@ -164,7 +143,7 @@ impl Args {
         &self,
         dir: &Path,
         pipeline: &mut Pipeline,
-        files: &mut Files,
+        target: &mut Target,
     ) -> anyhow::Result<()> {
         let Manifest { path, recordings, others } = recording::manifest(dir)?;
         let wanted = |r: &Recording| self.only.as_deref().is_none_or(|text| r.file.contains(text));
@@ -181,7 +160,7 @@ impl Args {
                 keys.insert(Arc::clone(&key)),
                 "two recordings have the key {key}: replay them one by one with --only"
             );
-            self.replay_recording(recording, &key, pipeline, files)?;
+            self.replay_recording(recording, &key, pipeline, target)?;
             progress.inc(1);
         }
         progress.finish_and_clear();
@@ -193,7 +172,7 @@ impl Args {
         recording: &Recording,
         key: &Arc<crate::record::SensorKey>,
         pipeline: &mut Pipeline,
-        files: &mut Files,
+        target: &mut Target,
     ) -> anyhow::Result<()> {
         let start_ns = nanoseconds(self.start);
         let mut pieces = recording.open()?;
@@ -213,7 +192,7 @@ impl Args {
                 planar: &mut planar,
             };
             pipeline.push_samples(key, raw, &mut outputs);
-            files.write(&mut outputs)?;
+            target.write(&mut outputs)?;
             first_sample += samples as u64;
         }
     }
@@ -228,7 +207,7 @@ impl Args {
         style.map_or(bar.clone(), |style| bar.with_style(style))
     }
 
-    fn report(&self, pipeline: &Pipeline) {
+    fn report(&self, pipeline: &Pipeline, place: &str) {
         let stats = pipeline.stats();
         let (features, rollups, alerts) = (stats.windows, stats.rollups, stats.alert_changes);
         if self.json {
@@ -245,9 +224,8 @@ impl Args {
             return;
         }
         println!(
-            "{} samples: {features} features, {rollups} rollups, {alerts} alert changes in {}",
-            stats.samples,
-            self.out.display()
+            "{} samples: {features} features, {rollups} rollups, {alerts} alert changes in {place}",
+            stats.samples
         );
         if stats.undecodable > 0 {
             println!(

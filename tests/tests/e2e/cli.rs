@@ -143,6 +143,19 @@ fn replay_of_the_journal_gives_the_bytes_that_kafka_got_live() {
         assert!(replayed.len() >= 9, "{file}: {replayed:?}");
         assert_eq!(of(&live, kind), replayed, "{file}");
     }
+
+    let again =
+        ["replay", "--config", &config, "--kafka", &kafka.address(), "--topic-prefix", "replayed-again"];
+    let replay = spindle(&again).unwrap();
+    assert!(replay.status.success(), "{}", text(&replay));
+    let again = kafka.read("replayed-again.features.v1").unwrap();
+    let identity = |records: &[KafkaRecord]| {
+        records
+            .iter()
+            .map(|record| (record.header("ce_id").to_owned(), record.value.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(identity(&live), identity(&again));
 }
 
 #[test]
