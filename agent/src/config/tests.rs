@@ -132,7 +132,7 @@ fn secrets_stand_in_files_only_and_guarantees_cannot_be_switched_off() {
 
 #[test]
 fn a_json_mapping_must_say_whose_samples_they_are() {
-    let mapping = "[[source.json]]\nname = \"acme\"\ntopic = \"plant/{machin}/+/acc\"\nunit = \"G\"\nrate_hz = 0\n\
+    let mapping = "[[source.json]]\nname = \"wireless-xyz\"\ntopic = \"plant/{machin}/+/acc\"\nunit = \"G\"\nrate_hz = 0\n\
                    channels = [{ axis = \"x\", field = \"ax\" }, { axis = \"x\", field = \"\" }]\n";
     let found = with(mapping);
     assert!(

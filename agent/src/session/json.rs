@@ -224,7 +224,7 @@ mod tests {
     fn mapping(topic: &str) -> JsonMapping {
         let channel = |axis: &str, field: &str| JsonChannel { axis: axis.into(), field: field.into() };
         JsonMapping {
-            name: "acme".into(),
+            name: "wireless-xyz".into(),
             topic: topic.into(),
             site: Some("hall".into()),
             machine: None,

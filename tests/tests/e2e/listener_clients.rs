@@ -20,7 +20,7 @@ impl Rig {
         let dir = TempDir::new().unwrap();
         let text = format!(
             "[gateway]\nname = \"test\"\ndata_dir = {:?}\n[source.listener]\nbind = \"127.0.0.1:0\"\nclients_max = 4\n\
-             [[source.json]]\nname = \"acme\"\ntopic = \"acme/{{machine}}/{{sensor}}\"\nsite = \"hall\"\nunit = \"g\"\n\
+             [[source.json]]\nname = \"wireless-xyz\"\ntopic = \"wireless-xyz/{{machine}}/{{sensor}}\"\nsite = \"hall\"\nunit = \"g\"\n\
              rate_hz = 100.0\nchannels = [{{ axis = \"x\", field = \"x\" }}]\n",
             dir.path().join("data")
         );
@@ -74,7 +74,7 @@ fn ordinary_clients_of_both_versions_publish_and_the_puback_means_committed() {
     let rig = Rig::new();
     for version in ["mqttv311", "mqttv5"] {
         for qos in ["0", "1"] {
-            let args = ["-V", version, "-q", qos, "-t", "acme/mill/s1", "-m", "{\"x\": 1}", "-d"];
+            let args = ["-V", version, "-q", qos, "-t", "wireless-xyz/mill/s1", "-m", "{\"x\": 1}", "-d"];
             let said = text(rig.publish(&args));
             if qos == "1" {
                 assert!(said.contains("received PUBACK"), "{said}");
@@ -140,7 +140,7 @@ fn garbage_on_the_port_and_refused_messages_harm_nobody() {
         socket.write_all(garbage).unwrap();
     }
     rig.publish(&["-q", "1", "-t", "spindle/v1/hall/mill/s/raw", "-m", "no block"]);
-    rig.publish(&["-q", "1", "-t", "acme/mill/s1", "-m", "{}"]);
+    rig.publish(&["-q", "1", "-t", "wireless-xyz/mill/s1", "-m", "{}"]);
     let records = rig.records(2);
     assert!(records.iter().all(|record| record.kind == RecordKind::DeadLetter));
     rig.gateway.finish().unwrap();

@@ -102,8 +102,8 @@ fn nodes_are_bounded_and_the_longest_silent_is_forgotten() {
 fn json_rig() -> Rig {
     let channel = |axis: &str| config::JsonChannel { axis: axis.into(), field: axis.into() };
     let mapping = JsonMapping {
-        name: "acme".into(),
-        topic: "acme/{machine}/{sensor}".into(),
+        name: "wireless-xyz".into(),
+        topic: "wireless-xyz/{machine}/{sensor}".into(),
         site: Some("hall".into()),
         machine: None,
         sensor: None,
@@ -120,10 +120,10 @@ fn json_rig() -> Rig {
 fn json_messages_are_numbered_refused_with_reason_and_known_when_redelivered() {
     let mut rig = json_rig();
     let message = Bytes::from_static(br#"{"x": [1, 2, 3]}"#);
-    rig.give("acme/mill/s", message.clone());
-    rig.give("acme/mill/s", message.clone());
-    rig.give_again("acme/mill/s", message, true);
-    rig.give("acme/mill/s", Bytes::from_static(b"{}"));
+    rig.give("wireless-xyz/mill/s", message.clone());
+    rig.give("wireless-xyz/mill/s", message.clone());
+    rig.give_again("wireless-xyz/mill/s", message, true);
+    rig.give("wireless-xyz/mill/s", Bytes::from_static(b"{}"));
     let json = rig.of(RecordKind::Json);
     assert_eq!(json.iter().map(|record| record.first_sample).collect::<Vec<_>>(), [0, 3]);
     assert!(json.iter().all(|record| record.flags == record_flags::CLOCK_ARRIVAL));
