@@ -9,7 +9,7 @@ use crate::forward::{Destination, ForwardError, Stats as ForwardStats};
 use crate::hardware::{self, HardwareErrors};
 use crate::journal::{Journal, JournalError, JournalReader};
 use crate::outputs::{OutputLog, OutputReader, OutputsError};
-use crate::pipeline::{Live, Runner, RunnerError, RunnerMonitor};
+use crate::pipeline::{Runner, RunnerError, RunnerMonitor};
 use crate::session::Session;
 use crate::session::ingest::Ingest;
 use crate::session::json::Mapping;
@@ -140,8 +140,6 @@ pub enum RunError {
 pub struct Gateway {
     /// Counters of sources, session and journal.
     pub metrics: Arc<Metrics>,
-    /// Newest levels and alerts.
-    pub live: Live,
     /// Counters of the pipeline.
     pub pipeline: RunnerMonitor,
     /// Counters of each destination, by its name.
@@ -198,7 +196,7 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
     };
     let (handle, ingest_stop) = (io.handle().clone(), stop.clone());
     let ingest = thread("spindle-ingest", stop, move || ingest.run(&handle, &ingest_stop))?;
-    let (live, monitor) = (runner.live(), runner.monitor());
+    let monitor = runner.monitor();
     // It ends when the journal is closed and read to its end, or, with a long backlog, when it is told to.
     let pipeline_stop = Stop::new();
     let stop_asked = pipeline_stop.clone();
@@ -215,7 +213,6 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
     }
     Ok(Gateway {
         metrics,
-        live,
         pipeline: monitor,
         forward,
         listener: sources.listener,

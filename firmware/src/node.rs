@@ -11,7 +11,7 @@ use heapless::{String, Vec};
 use spindle_common::id::{BootId, Seq, StreamId};
 use spindle_common::wire::messages::{Outcome, ResetCause, TEXT_LEN_MAX};
 use spindle_common::wire::{
-    Answer, Birth, BlockHeader, Encoding, STREAMS_MAX, Samples, Status, StreamInfo, StreamStatus, TimePair,
+    Answer, Birth, BlockHeader, STREAMS_MAX, Samples, Status, StreamInfo, StreamStatus, TimePair,
     block_len_max, encode_block,
 };
 
@@ -374,14 +374,4 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
 #[must_use]
 pub fn axes(info: &StreamInfo<'_>) -> u8 {
     u8::try_from(info.axes.len()).unwrap_or(u8::MAX)
-}
-
-/// Whether a stream's facts can be encoded at all: checked once at start, so that a block never fails later.
-#[must_use]
-pub fn is_encodable(info: &StreamInfo<'_>) -> bool {
-    let wide_enough = matches!(info.encoding, Encoding::Raw24 | Encoding::Rice24) || info.bits <= 16;
-    wide_enough
-        && info.block_samples > 0
-        && !info.axes.is_empty()
-        && info.axes.len() <= spindle_common::wire::AXES_MAX
 }

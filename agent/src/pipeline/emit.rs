@@ -1,6 +1,5 @@
 //! From a closed window to records: features, scores, alerts.
 
-use super::live::{Level, Live};
 use super::quality::{flag, write_flags};
 use super::rate::Rate;
 use super::sensor::{Design, Source, Stream};
@@ -58,7 +57,6 @@ pub(crate) struct Emit<'a> {
     pub(crate) out: &'a mut Vec<Output>,
     pub(crate) alerts: &'a mut Vec<AlertRow>,
     pub(crate) stats: &'a mut PipelineStats,
-    pub(crate) live: &'a Live,
 }
 
 impl Emit<'_> {
@@ -101,9 +99,6 @@ impl Emit<'_> {
         });
         self.stats.windows += 1;
         self.step_alerts(span, &values, &scores, flags, &ce_id, band, filter_hz);
-        let active = self.judge.conditions.iter().filter(|c| matches!(c.phase, Phase::Active { .. })).count();
-        let axes = self.judge.axes.iter().cloned().zip(values).collect();
-        self.live.set(self.key, Level { end_ns, axes, state, alerts_active: active, flags });
     }
 
     fn features(
@@ -307,7 +302,6 @@ impl Emit<'_> {
             because,
         };
         let (output, row) = write_alert(rule, change, &context);
-        self.live.alert(&row, change);
         self.out.push(output);
         self.alerts.push(row);
         self.stats.alert_changes += 1;

@@ -13,7 +13,6 @@
 
 mod emit;
 pub(crate) mod json;
-mod live;
 mod quality;
 mod rate;
 mod runner;
@@ -23,7 +22,6 @@ mod state;
 mod window;
 
 pub use emit::AnomalyState;
-pub use live::{AlertChange, Level, Live};
 pub use quality::FLAG_NAMES;
 pub use runner::{Runner, RunnerError, RunnerMonitor, RunnerStats};
 pub use state::StateError;
@@ -137,7 +135,6 @@ pub struct Pipeline {
     last_offset: u64,
     scratch: Scratch,
     stats: PipelineStats,
-    live: Live,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -163,7 +160,6 @@ impl Pipeline {
             last_offset: 0,
             scratch: Scratch::default(),
             stats: PipelineStats::default(),
-            live: Live::default(),
         }
     }
 
@@ -193,12 +189,6 @@ impl Pipeline {
     #[must_use]
     pub fn stats(&self) -> PipelineStats {
         self.stats
-    }
-
-    /// The newest levels, shared.
-    #[must_use]
-    pub fn live(&self) -> Live {
-        self.live.clone()
     }
 
     /// Takes one journal record; what it completes is added to `out`. Records must come in order of offset; those that a sensor's
@@ -434,7 +424,6 @@ impl Pipeline {
             out,
             alerts: &mut self.alerts,
             stats: &mut self.stats,
-            live: &self.live,
         };
         act(stream, &mut emit);
         *has_output |= out.len() > before;

@@ -1,6 +1,6 @@
 //! Between the journal and the outputs log: reads records, pushes them through the pipeline, commits what comes out.
 
-use super::{Live, Pipeline, PipelineStats};
+use super::{Pipeline, PipelineStats};
 use crate::config::Config;
 use crate::journal::{JournalError, JournalReader, Read};
 use crate::outputs::{Commit, OutputLog, OutputStats, OutputsError};
@@ -99,12 +99,6 @@ impl Runner {
         };
         let monitor = RunnerMonitor(Arc::new(Mutex::new(stats)));
         Ok(Self { reader, pipeline, log, stats, monitor })
-    }
-
-    /// The newest levels of all sensors, shared.
-    #[must_use]
-    pub fn live(&self) -> Live {
-        self.pipeline.live()
     }
 
     /// Counters, shared.

@@ -6,7 +6,7 @@ use super::registers as reg;
 use super::{FullScale, RATE_NOMINAL_MHZ};
 use crate::clock::{TICK_HZ, Timebase};
 use crate::sensor::signal::Signal as Source;
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::convert::Infallible;
 use embassy_futures::select::select;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
@@ -62,7 +62,6 @@ pub struct Model<S, T> {
     freq_fine: i8,
     ending: Signal<NoopRawMutex, ()>,
     drained: Signal<NoopRawMutex, ()>,
-    asleep: Cell<bool>,
 }
 
 impl<S: Source, T: Timebase> Model<S, T> {
@@ -86,14 +85,7 @@ impl<S: Source, T: Timebase> Model<S, T> {
             ended: false,
             patient: false,
         };
-        Self {
-            chip: RefCell::new(chip),
-            time,
-            freq_fine,
-            ending: Signal::new(),
-            drained: Signal::new(),
-            asleep: Cell::new(false),
-        }
+        Self { chip: RefCell::new(chip), time, freq_fine, ending: Signal::new(), drained: Signal::new() }
     }
 
     /// The same part, but instead of overrunning its FIFO it takes the samples later: for hosts that cannot promise to
@@ -128,11 +120,6 @@ impl<S: Source, T: Timebase> Model<S, T> {
     /// Waits until the chip has ended (or its recording has) and its FIFO was read empty.
     pub async fn drained(&self) {
         self.drained.wait().await;
-    }
-
-    /// Whether the driver sleeps on INT1.
-    pub fn is_asleep(&self) -> bool {
-        self.asleep.get()
     }
 
     /// Frames that the chip took since sampling was switched on.
@@ -185,14 +172,12 @@ impl<S: Source, T: Timebase> Model<S, T> {
                     chip.tick_of_watermark().filter(|_| routed)
                 }
             };
-            self.asleep.set(true);
             match due {
                 Some(tick) => {
                     select(self.time.until(tick), self.ending.wait()).await;
                 }
                 None => self.ending.wait().await,
             }
-            self.asleep.set(false);
         }
     }
 }
