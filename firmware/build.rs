@@ -66,7 +66,7 @@ fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
             sensor.bits,
             (sensor.rate_hz * 1000.0).round() as u32,
             place.block_samples,
-            place.encoding.wire(sensor.bits)
+            place.encoding.encoding(sensor.bits)
         );
     }
     out.push_str("] },\n");
