@@ -86,10 +86,6 @@ pub enum Kind {
 
 /// Any message, decoded; strings and samples borrow from the bytes it came in.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is no allocator to box with, and a message lives on the stack briefly"
-)]
 pub enum Message<'a> {
     /// See [`Kind::Block`].
     Block(Block<'a>),
