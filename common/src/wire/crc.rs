@@ -16,29 +16,52 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     software(bytes)
 }
 
+/// A word at a time: what the register becomes is a sum (XOR) over its 32 bits, so it can be looked up in three parts of 11, 11
+/// and 10 bits. Ten instructions for four bytes on a Cortex-M4, where a table of bytes takes 24; costs 20 kB of flash.
 #[cfg(any(test, not(feature = "std")))]
 fn software(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, &byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(byte)) & 0xFF) as usize])
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut crc = !0;
+    for word in words {
+        let sum = crc ^ u32::from_le_bytes(*word);
+        crc = LOW[(sum & 0x7FF) as usize] ^ MIDDLE[(sum >> 11 & 0x7FF) as usize] ^ HIGH[(sum >> 22) as usize];
+    }
+    for byte in rest {
+        // A byte below 24 zero bits ahead of it: the remainder of the low 8 bits alone.
+        crc = (crc >> 8) ^ step(crc & 0xFF ^ u32::from(*byte), 8);
+    }
+    !crc
 }
 
 #[cfg(any(test, not(feature = "std")))]
-static TABLE: [u32; 256] = table();
-
+static LOW: [u32; 2048] = table(0);
 #[cfg(any(test, not(feature = "std")))]
-const fn table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut index = 0;
-    while index < 256 {
-        let mut crc = index as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82F6_3B78 } else { crc >> 1 };
-            bit += 1;
-        }
-        table[index] = crc;
+static MIDDLE: [u32; 2048] = table(11);
+#[cfg(any(test, not(feature = "std")))]
+static HIGH: [u32; 1024] = table(22);
+
+/// Per number of so many bits: what 32 steps make of it, shifted left by `shift`.
+#[cfg(any(test, not(feature = "std")))]
+const fn table<const LEN: usize>(shift: u32) -> [u32; LEN] {
+    let mut table = [0; LEN];
+    let mut index = 1;
+    while index < LEN {
+        // Linear: a number is the sum of its highest bit and the rest.
+        let bit = 1 << index.ilog2();
+        table[index] = if bit == index { step((index as u32) << shift, 32) } else { table[bit] ^ table[index - bit] };
         index += 1;
     }
     table
+}
+
+#[cfg(any(test, not(feature = "std")))]
+const fn step(mut crc: u32, bits: u32) -> u32 {
+    let mut bit = 0;
+    while bit < bits {
+        crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82F6_3B78 } else { crc >> 1 };
+        bit += 1;
+    }
+    crc
 }
 
 #[cfg(test)]
@@ -52,5 +75,21 @@ mod tests {
         assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
         assert_eq!(software(&[0; 32]), 0x8A91_36AA);
         assert_eq!(software(b""), crc32c(b""));
+    }
+
+    #[test]
+    fn both_implementations_agree_at_every_length_and_on_every_byte() {
+        let mut bytes = [0_u8; 300];
+        let mut random = 1_u32;
+        for byte in &mut bytes {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (random >> 24) as u8;
+        }
+        for len in 0..bytes.len() {
+            assert_eq!(software(&bytes[..len]), crc32c(&bytes[..len]), "{len} bytes");
+        }
+        for byte in 0..=u8::MAX {
+            assert_eq!(software(&[byte; 5]), crc32c(&[byte; 5]), "{byte}");
+        }
     }
 }

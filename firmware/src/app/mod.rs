@@ -172,7 +172,7 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
     #[must_use]
     pub const fn broker(&self) -> Option<&'static str> {
         match self.config.link {
-            LinkConfig::Ethernet { broker } => Some(broker),
+            LinkConfig::Ethernet { broker, .. } => Some(broker),
             LinkConfig::Serial { .. } => None,
         }
     }
