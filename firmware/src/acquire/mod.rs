@@ -138,7 +138,8 @@ where
             let batch = self.sensor.fetch().await?;
             if batch.overrun || batch.lost > 0 {
                 self.seal();
-                self.lose(self.clock.lost(&batch, self.builder.next_sample()), flags::OVERRUN);
+                let lost = self.clock.lost(&batch, self.builder.next_sample());
+                self.lose(lost, flags::OVERRUN);
             }
             if let (Some(tick), true) = (batch.newest_tick, batch.frames > 0) {
                 let newest = self.builder.next_sample() + batch.frames as u64 - 1;

@@ -82,9 +82,9 @@ impl SampleClock {
     /// Where the chip counts, by the chip. Where it cannot, by the ticks: the newest sample at the batch's tick has the
     /// number that the line through the earlier observations gives. That is right to a sample as long as the silence was
     /// short against the time that the rate has been measured for; where it is not, the number of samples is a guess, but
-    /// the ticks of those that follow are not, as they hang on this batch's own tick.
+    /// the ticks of those that follow are not: a clock that has measured no rate yet starts anew at this batch.
     #[must_use]
-    pub fn lost(&self, batch: &Batch, next: u64) -> u64 {
+    pub fn lost(&mut self, batch: &Batch, next: u64) -> u64 {
         let (true, Some(tick)) = (batch.uncounted && batch.frames > 0, batch.newest_tick) else {
             return batch.lost;
         };
@@ -93,6 +93,9 @@ impl SampleClock {
         let ahead = (tick as f64 - anchor.tick as f64) / self.period + 1.0 / 16.0;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
         let newest = (anchor.index as f64 + ahead) as u64;
+        if !self.measured {
+            *self = Self { period: self.period, ..Self::new(1) };
+        }
         (newest + 1).saturating_sub(next + batch.frames as u64).max(batch.lost)
     }
 

@@ -1,5 +1,7 @@
 //! Sensors: one trait, one module per chip with its driver and a register-level model of the chip.
 
+pub mod adxl345;
+pub mod adxl355;
 pub mod iis3dwb;
 pub mod model;
 pub mod signal;
@@ -106,6 +108,15 @@ pub struct SelfTest {
     pub moved: [f32; 3],
     /// The limits of each axis, m/s².
     pub limits: [[f32; 2]; 3],
+}
+
+impl SelfTest {
+    /// Whether what moved lies inside the limits.
+    #[must_use]
+    pub fn judge(moved: [f32; 3], limits: [[f32; 2]; 3]) -> Self {
+        let passed = moved.iter().zip(&limits).all(|(moved, [least, most])| (*least..=*most).contains(moved));
+        Self { passed, moved, limits }
+    }
 }
 
 /// A sensor with a FIFO. `fetch` and `drain` alternate, so a batch goes from the bus buffer to the block without a copy

@@ -67,7 +67,10 @@ impl Part {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
     pub(super) fn tick_after(&self, frames: u64) -> Option<u64> {
         let started = self.started.filter(|_| self.fault != Some(Fault::Frozen))?;
-        Some(started + libm::ceil((self.taken + frames) as f64 * self.period) as u64)
+        let wanted = self.taken + frames;
+        let tick = started + libm::ceil(wanted as f64 * self.period) as u64;
+        // The division in `due` may round the other way; whoever waits must not wake too early, or it waits for ever.
+        Some(if self.due(tick) < wanted { tick + 1 } else { tick })
     }
 }
 

@@ -331,9 +331,7 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
         for (moved, (on, off)) in moved.iter_mut().zip(on.into_iter().zip(off)) {
             *moved = libm::fabsf(on - off) * scale;
         }
-        let [least, most] = SELF_TEST_LIMITS;
-        let passed = moved.iter().all(|moved| (least..=most).contains(moved));
-        Ok(SelfTest { passed, moved, limits: [SELF_TEST_LIMITS; 3] })
+        Ok(SelfTest::judge(moved, [SELF_TEST_LIMITS; 3]))
     }
 
     async fn temperature(&mut self) -> Result<Option<i16>, Self::Error> {
