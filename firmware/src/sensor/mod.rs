@@ -2,8 +2,10 @@
 
 pub mod adxl345;
 pub mod adxl355;
+pub mod analog;
 pub mod iis3dwb;
 pub mod model;
+pub mod port;
 pub mod signal;
 
 use spindle_common::wire::Samples;
