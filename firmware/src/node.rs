@@ -193,6 +193,7 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
             samples: sealed.frames,
             flags: sealed.flags,
             encoding: info.encoding,
+            decimation: 1,
         };
         let len_max = block_len_max(axes(info).into(), sealed.frames.into(), info.encoding);
         let result = self.with(|inner| {
@@ -332,6 +333,7 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
             settings_version: 0,
             ring_capacity: u16::try_from(BLOCKS).unwrap_or(u16::MAX),
             streams: self.facts.streams.clone(),
+            lifetime: None,
         }
     }
 
@@ -349,6 +351,7 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
             resent,
             connects,
             streams: inner.streams.iter().take(self.facts.streams.len()).copied().collect(),
+            more: None,
         })
     }
 

@@ -1,17 +1,16 @@
 //! Parses the whole of `hardware-configs` and checks that its files agree with each other. Who calls it reads the files.
 
 use super::{Board, LinkKind, Machine, Node, NodeLink, Sensor};
+use crate::dsp::decimate::is_factor;
 use crate::id::is_name;
-use crate::wire::{BLOCK_SAMPLES_MAX, STREAMS_MAX, block_len_max, frame};
+use crate::link;
+use crate::wire::{BLOCK_SAMPLES_MAX, STREAMS_MAX};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 use toml::de::DeTable;
-
-/// Share of a link that raw data may use.
-const LINK_SHARE_MAX: f64 = 0.8;
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,11 +141,13 @@ impl Catalog {
                 );
                 fault("full_scale_g", reason);
             }
+            if place.decimation != 0 && !is_factor(place.decimation.into()) {
+                let reason =
+                    format!("decimation is {}; 2 to 256 with prime factors up to 13", place.decimation);
+                fault("decimation", reason);
+            }
             if block_fits {
-                let encoding = place.encoding.wire(sensor.bits);
-                let len = block_len_max(sensor.axes.len(), place.block_samples.into(), encoding);
-                let bits = frame::len_max(len) as f64 * 10.0;
-                bits_per_s += bits * sensor.rate_hz / f64::from(place.block_samples);
+                bits_per_s += place.load(sensor).bits_per_s();
             }
         }
         if let Some(board) = board {
@@ -193,9 +194,10 @@ fn link_fault(node: &Node, board: &Board, bits_per_s: f64) -> Option<String> {
         return Some(format!("board {} does at most {} baud", board.name, link.bits_per_s_max));
     }
     let capacity = wanted.unwrap_or(link.bits_per_s_max) as f64;
-    (bits_per_s > capacity * LINK_SHARE_MAX).then(|| {
+    (!link::fits(bits_per_s, capacity)).then(|| {
         format!(
-            "raw data needs {:.0} kbit/s of a link of {:.0}: more than 80 %; fewer sensors or a faster link",
+            "raw data needs {:.0} kbit/s of a link of {:.0}: more than 80 %; fewer sensors, a faster link, or step = \"decimated\" \
+             or \"features\" for a sensor",
             bits_per_s / 1e3,
             capacity / 1e3
         )
