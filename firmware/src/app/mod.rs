@@ -13,6 +13,7 @@ pub use supervise::{WATCHDOG_TIMEOUT_MS, Watchdog};
 use crate::acquire;
 use crate::clock::{Timebase, UtcSource};
 use crate::config::{LinkConfig, NodeConfig};
+use crate::log::log;
 use crate::node::{Facts, Node, WhenFull, boot_id};
 use crate::retain::{Boot, Retained};
 use crate::sensor::Sensor;
@@ -163,6 +164,7 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
             lifetime: Some(boot.lifetime),
             streams: config.streams(),
         };
+        log!(info, "node {}, {}. start since power came on", facts.node, boot.lifetime.boots);
         // At most STREAMS_MAX + 1, far below 32.
         const { assert!(STREAMS_MAX < TASKS_MAX) };
         let tasks = u8::try_from(facts.streams.len() + 1).unwrap_or(u8::MAX);

@@ -25,6 +25,10 @@ use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
 use static_cell::{ConstStaticCell, StaticCell};
 
+// Defines the logger that `defmt` links to.
+#[cfg(feature = "defmt")]
+use defmt_semihosting as _;
+
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
 const MESSAGE: usize = app::message_len_max(NODE);
 
