@@ -57,7 +57,12 @@ impl Catalog {
             let folder = parts.next();
             let added =
                 match folder {
-                    Some("boards") => add(&mut catalog.boards, stem, &text, |board| &board.name),
+                    Some("boards") => {
+                        add(&mut catalog.boards, stem, &text, |board| &board.name).and_then(|()| {
+                            budget_fault(&catalog.boards, stem)
+                                .map_or(Ok(()), |fault| Err((line_of(&text, None, "budget"), fault)))
+                        })
+                    }
                     Some("sensors") => add(&mut catalog.sensors, stem, &text, |sensor| &sensor.name)
                         .and_then(|()| match catalog.sensors.get(stem).and_then(Sensor::fault) {
                             Some((key, reason)) => Err((line_of(&text, None, key), reason)),
@@ -206,6 +211,20 @@ fn link_fault(node: &Node, board: &Board, bits_per_s: f64) -> Option<String> {
     })
 }
 
+/// A budget that the part cannot give.
+fn budget_fault(boards: &BTreeMap<String, Board>, name: &str) -> Option<String> {
+    let board = boards.get(name)?;
+    let (budget, processor) = (board.budget?, &board.processor);
+    let ram_bytes = budget.ram_bytes.saturating_add(budget.stack_bytes);
+    let of = |what: &str, wanted: u64, there: Option<u64>| {
+        let there = there?;
+        (wanted > there)
+            .then(|| format!("budget of {wanted} bytes of {what}; {} has {there}", processor.part))
+    };
+    of("flash", budget.flash_bytes, processor.flash_bytes)
+        .or_else(|| of("RAM and stack", ram_bytes, processor.ram_bytes))
+}
+
 fn known<T>(entries: &BTreeMap<String, T>) -> String {
     format!("there are: {}", entries.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
 }
@@ -321,6 +340,21 @@ mod tests {
         assert!(error.contains("a count is 61.0352 mg"), "{error}");
         let error = with("fifo_frames", "spi_mode = 3\nfifo_frames");
         assert!(error.contains("is analog"), "{error}");
+    }
+
+    #[test]
+    fn a_budget_that_the_part_cannot_give_is_refused() {
+        for (key, wanted) in [("flash_bytes", "bytes of flash"), ("stack_bytes", "bytes of RAM and stack")] {
+            let mut files = ours();
+            let (_, text) =
+                files.iter_mut().find(|(path, _)| path.ends_with("boards/qemu-mps2.toml")).unwrap();
+            let (head, budget) = text.split_once("[budget]").unwrap();
+            let line = budget.lines().find(|line| line.starts_with(key)).unwrap();
+            let head = head.to_string();
+            *text = format!("{head}[budget]{}", budget.replace(line, &format!("{key} = 5_000_000")));
+            let errors = Catalog::parse(files).unwrap_err();
+            assert!(errors[0].reason.contains(wanted) && errors[0].line > 5, "{errors:?}");
+        }
     }
 
     #[test]

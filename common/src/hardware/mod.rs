@@ -28,6 +28,21 @@ pub struct Board {
     /// Sensor connectors: which pins go where.
     #[serde(default)]
     pub port: Vec<Port>,
+    /// What its firmware may use; absent on the host.
+    #[serde(default)]
+    pub budget: Option<Budget>,
+}
+
+/// What a board's firmware may use. Our own limits, enforced when it is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Flash: code, constants and the initial values of variables, bytes.
+    pub flash_bytes: u64,
+    /// RAM: static variables, the ring and all buffers included, the stack not; bytes.
+    pub ram_bytes: u64,
+    /// RAM that must be left for the stack, bytes.
+    pub stack_bytes: u64,
 }
 
 /// A board's processor.

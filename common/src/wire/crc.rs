@@ -48,7 +48,8 @@ const fn table<const LEN: usize>(shift: u32) -> [u32; LEN] {
     while index < LEN {
         // Linear: a number is the sum of its highest bit and the rest.
         let bit = 1 << index.ilog2();
-        table[index] = if bit == index { step((index as u32) << shift, 32) } else { table[bit] ^ table[index - bit] };
+        table[index] =
+            if bit == index { step((index as u32) << shift, 32) } else { table[bit] ^ table[index - bit] };
         index += 1;
     }
     table

@@ -13,6 +13,7 @@ pub use supervise::{WATCHDOG_TIMEOUT_MS, Watchdog};
 use crate::acquire;
 use crate::clock::{Timebase, UtcSource};
 use crate::config::{LinkConfig, NodeConfig};
+use crate::log::log;
 use crate::node::{Facts, Node, WhenFull, boot_id};
 use crate::retain::{Boot, Retained};
 use crate::sensor::Sensor;
@@ -160,8 +161,10 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
             boot: boot_id(random, boot.lifetime.boots.into()),
             reset_cause: boot.cause.0,
             last_panic: &boot.last_panic,
+            lifetime: Some(boot.lifetime),
             streams: config.streams(),
         };
+        log!(info, "node {}, {}. start since power came on", facts.node, boot.lifetime.boots);
         // At most STREAMS_MAX + 1, far below 32.
         const { assert!(STREAMS_MAX < TASKS_MAX) };
         let tasks = u8::try_from(facts.streams.len() + 1).unwrap_or(u8::MAX);

@@ -1,6 +1,7 @@
 //! The supervisor's task: feeds the watchdog, and keeps what the next start should know.
 
 use super::Shell;
+use crate::log::log;
 use crate::retain::Totals;
 use crate::supervise::Supervisor;
 use embassy_time::{Duration, Instant, Timer};
@@ -38,7 +39,10 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
                     self.note_totals();
                 }
                 Verdict::Waiting => {}
-                Verdict::Late(tasks) => self.retained.note_hung(tasks),
+                Verdict::Late(tasks) => {
+                    log!(error, "tasks {=u32:#b} are late", tasks);
+                    self.retained.note_hung(tasks);
+                }
             }
         }
     }
@@ -46,11 +50,13 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
     /// Keeps this run's totals over a reset.
     pub(super) fn note_totals(&self) {
         let (uplink, _) = self.node.uplink_counters();
+        let held = self.node.held();
         let mut totals = Totals {
             uptime_s: u32::try_from(Instant::now().as_secs()).unwrap_or(u32::MAX),
             dropped: self.node.dropped(),
             resent: uplink.resent,
             connects: uplink.connects,
+            unacknowledged: held.next.since(held.oldest),
             ..Totals::default()
         };
         for index in 0..self.node.facts.streams.len() {

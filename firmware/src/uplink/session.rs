@@ -3,6 +3,7 @@
 use super::{Action, Item, Uplink};
 use crate::clock::{Timebase, UtcSource};
 use crate::command;
+use crate::log::log;
 use crate::node::{Node, PendingAnswer};
 use crate::supervise::{Supervisor, TaskId};
 use crate::transport::{Channel, Link, Transport};
@@ -73,11 +74,14 @@ where
             match uplink.next(self.node.held(), now_ms()) {
                 Action::Connect => {
                     let Some(Ok(mut link)) = within_limit(self.supervisor, transport.open()).await else {
+                        log!(warn, "no link");
                         uplink.disconnected(now_ms());
                         continue;
                     };
+                    log!(info, "link up");
                     uplink.connected(now_ms());
                     let lost = self.talk(uplink, &mut link, utc).await;
+                    log!(warn, "link left, {} connections so far", uplink.counters().connects);
                     uplink.disconnected(now_ms());
                     if let Lost::Wanted(exit) = lost {
                         while let Ok(answer) = self.node.answers.try_receive() {

@@ -3,6 +3,7 @@
 #![no_main]
 
 mod executor;
+#[expect(dead_code, reason = "the storage of settings is built upon it")]
 mod flash;
 mod host;
 mod irq;
@@ -23,6 +24,10 @@ use spindle_firmware::app::{self, Shell};
 use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
 use static_cell::{ConstStaticCell, StaticCell};
+
+// Defines the logger that `defmt` links to.
+#[cfg(feature = "defmt")]
+use defmt_semihosting as _;
 
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
 const MESSAGE: usize = app::message_len_max(NODE);
