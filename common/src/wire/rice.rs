@@ -91,76 +91,89 @@ fn best_order<S: Copy + Into<i32>>(channel: &[S]) -> u32 {
     // Differences of order n are the residuals of predictor n; the first samples, where they are not all defined, are left out.
     let mut last = [0_i32; 3];
     let mut sums = [0_u64; 4];
-    for (index, &sample) in channel.iter().enumerate() {
-        let zeroth = sample.into();
-        let first = zeroth - last[0];
-        let second = first - last[1];
-        let third = second - last[2];
-        last = [zeroth, first, second];
-        if index >= 3 {
-            sums[0] += u64::from(zeroth.unsigned_abs());
-            sums[1] += u64::from(first.unsigned_abs());
-            sums[2] += u64::from(second.unsigned_abs());
-            sums[3] += u64::from(third.unsigned_abs());
+    let (first, rest) = channel.split_at(channel.len().min(3));
+    for &sample in first {
+        differences(&mut last, sample.into());
+    }
+    // Third differences of 24-bit samples have up to 27 bits: 16 of them fit a 32-bit sum, which is all that a Cortex-M adds at once.
+    for samples in rest.chunks(16) {
+        let mut parts = [0_u32; 4];
+        for &sample in samples {
+            let found = differences(&mut last, sample.into());
+            for (part, difference) in parts.iter_mut().zip(found) {
+                *part += difference.unsigned_abs();
+            }
+        }
+        for (sum, part) in sums.iter_mut().zip(parts) {
+            *sum += u64::from(part);
         }
     }
     let orders_usable = channel.len().min(4);
     (0..orders_usable).min_by_key(|&order| sums[order]).unwrap_or(0) as u32
 }
 
+/// Differences of order 0 to 3 at a sample; `last` are those of order 0 to 2 at the one before.
+fn differences(last: &mut [i32; 3], zeroth: i32) -> [i32; 4] {
+    let first = zeroth - last[0];
+    let second = first - last[1];
+    let third = second - last[2];
+    *last = [zeroth, first, second];
+    [zeroth, first, second, third]
+}
+
 fn write_channel<S: Copy + Into<i32>>(channel: &[S], bits: u32, writer: &mut Writer<'_>) -> Option<()> {
-    let order = best_order(channel);
-    writer.put(order, ORDER_BITS)?;
+    // The order and the width are constants within the loops, so that they cost nothing there.
+    match (best_order(channel), bits) {
+        (0, 16) => write_predicted::<0, 16, S>(channel, writer),
+        (1, 16) => write_predicted::<1, 16, S>(channel, writer),
+        (2, 16) => write_predicted::<2, 16, S>(channel, writer),
+        (_, 16) => write_predicted::<3, 16, S>(channel, writer),
+        (0, _) => write_predicted::<0, 24, S>(channel, writer),
+        (1, _) => write_predicted::<1, 24, S>(channel, writer),
+        (2, _) => write_predicted::<2, 24, S>(channel, writer),
+        (_, _) => write_predicted::<3, 24, S>(channel, writer),
+    }
+}
+
+fn write_predicted<const ORDER: u32, const BITS: u32, S: Copy + Into<i32>>(
+    channel: &[S],
+    writer: &mut Writer<'_>,
+) -> Option<()> {
+    writer.put(ORDER, ORDER_BITS)?;
     let mut last = [0_i32; 3];
-    let (first, rest) = channel.split_at(order as usize);
+    let (first, rest) = channel.split_at(channel.len().min(ORDER as usize));
     for &sample in first {
         let sample = sample.into();
-        writer.put(sample as u32 & mask(bits), bits)?;
+        writer.put(sample as u32 & mask(BITS), BITS)?;
         last = [sample, last[0], last[1]];
     }
     let mut codes = [0_u32; PARTITION];
     for partition in rest.chunks(PARTITION) {
         let codes = &mut codes[..partition.len()];
+        // A sum of 64 codes of up to 25 bits fits 32 bits.
+        let (mut sum, mut any) = (0, 0);
         for (&sample, code) in partition.iter().zip(codes.iter_mut()) {
             let sample = sample.into();
-            *code = zigzag(wrap(sample - predict(order, last), bits));
+            *code = zigzag(wrap(sample - predict(ORDER, last), BITS));
+            sum += *code;
+            any |= *code;
             last = [sample, last[0], last[1]];
         }
-        write_partition(codes, bits, writer)?;
-    }
-    Some(())
-}
-
-fn write_partition(codes: &[u32], bits: u32, writer: &mut Writer<'_>) -> Option<()> {
-    let parameter = best_parameter(codes, bits);
-    writer.put(parameter, PARAMETER_BITS)?;
-    for &code in codes {
-        let quotient = code >> parameter;
-        if quotient >= ESCAPE {
-            writer.put(0, ESCAPE)?;
-            writer.put(code, bits)?;
-            continue;
-        }
-        let tail = (1 << parameter) | (code & mask(parameter));
-        if quotient + 1 + parameter <= 32 {
-            writer.put(tail, quotient + 1 + parameter)?;
-        } else {
-            writer.put(0, quotient)?;
-            writer.put(tail, 1 + parameter)?;
-        }
+        let mean = sum / partition.len() as u32;
+        let parameter = best_parameter(codes, mean, any, BITS);
+        writer.put(parameter, PARAMETER_BITS)?;
+        writer.put_codes(codes, parameter, any, BITS)?;
     }
     Some(())
 }
 
 /// Starts at the parameter that the mean suggests and walks down while that is shorter: outliers raise the mean, but are
-/// cheaper as escapes.
-fn best_parameter(codes: &[u32], bits: u32) -> u32 {
-    let sum: u64 = codes.iter().map(|&code| u64::from(code)).sum();
-    let mean = (sum / codes.len() as u64) as u32;
+/// cheaper as escapes. `any` has every bit that a code has.
+fn best_parameter(codes: &[u32], mean: u32, any: u32, bits: u32) -> u32 {
     let mut parameter = mean.checked_ilog2().unwrap_or(0).min(bits - 1);
-    let mut cost = length(codes, parameter, bits);
+    let mut cost = length(codes, parameter, any, bits);
     while parameter > 0 {
-        let below = length(codes, parameter - 1, bits);
+        let below = length(codes, parameter - 1, any, bits);
         if below >= cost {
             break;
         }
@@ -170,7 +183,11 @@ fn best_parameter(codes: &[u32], bits: u32) -> u32 {
 }
 
 /// Bits that the residuals take with this parameter.
-fn length(codes: &[u32], parameter: u32, bits: u32) -> u32 {
+fn length(codes: &[u32], parameter: u32, any: u32, bits: u32) -> u32 {
+    if any >> parameter < ESCAPE {
+        let quotients: u32 = codes.iter().map(|&code| code >> parameter).sum();
+        return quotients + codes.len() as u32 * (parameter + 1);
+    }
     codes
         .iter()
         .map(|&code| {
@@ -238,6 +255,50 @@ impl Writer<'_> {
         self.word = value.checked_shl(32 - over).unwrap_or(0);
         self.used = over;
         Some(())
+    }
+
+    /// Writes a partition's codes; `any` has every bit that one of them has.
+    fn put_codes(&mut self, codes: &[u32], parameter: u32, any: u32, bits: u32) -> Option<()> {
+        let one = 1_u32 << parameter;
+        let length_max = (any >> parameter) + 1 + parameter;
+        let room = self.out.get_mut(self.at..)?;
+        if any >> parameter >= ESCAPE || length_max > 32 || room.len() / 4 < codes.len() + 1 {
+            return codes.iter().try_for_each(|&code| self.put_code(code, parameter, bits));
+        }
+        // No escape, each code within 32 bits, and room for all of them at their longest: no further checks are needed.
+        let (mut word, mut used, mut words) = (self.word, self.used, 0);
+        let out = room.as_chunks_mut::<4>().0;
+        for &code in codes {
+            let tail = one | (code & (one - 1));
+            used += (code >> parameter) + 1 + parameter;
+            if used < 32 {
+                word |= tail << (32 - used);
+                continue;
+            }
+            used -= 32;
+            if let Some(place) = out.get_mut(words) {
+                *place = (word | (tail >> used)).to_be_bytes();
+            }
+            words += 1;
+            word = tail.checked_shl(32 - used).unwrap_or(0);
+        }
+        (self.word, self.used, self.at) = (word, used, self.at + 4 * words);
+        Some(())
+    }
+
+    fn put_code(&mut self, code: u32, parameter: u32, bits: u32) -> Option<()> {
+        let quotient = code >> parameter;
+        if quotient >= ESCAPE {
+            self.put(0, ESCAPE)?;
+            return self.put(code, bits);
+        }
+        let tail = (1 << parameter) | (code & mask(parameter));
+        if quotient + 1 + parameter <= 32 {
+            self.put(tail, quotient + 1 + parameter)
+        } else {
+            self.put(0, quotient)?;
+            self.put(tail, 1 + parameter)
+        }
     }
 
     /// Writes the last, partly used word and gives the length of all.
