@@ -11,11 +11,13 @@ pub mod bench;
 #[allow(clippy::panic, reason = "a fuzz target says by a panic what it found")]
 pub mod fuzz;
 pub mod kafka;
+pub mod line;
 pub mod mosquitto;
 pub mod node;
 pub mod process;
 pub mod proxy;
 pub mod pty;
+pub mod qemu;
 pub mod raw;
 pub mod tools;
 pub mod wait;

@@ -18,3 +18,10 @@ pub(crate) fn assert_balanced(agent: &Agent, key: &str, samples: u32) {
         assert_eq!(row[nothing], 0, "{nothing} of {row}");
     }
 }
+
+/// The books of `key` as they stand; null when there are none yet.
+pub(crate) fn of(agent: &Agent, key: &str) -> serde_json::Value {
+    let books = agent.books().unwrap();
+    let rows = books["sensors"].as_array().cloned().unwrap_or_default();
+    rows.into_iter().find(|row| row["sensor"] == key).unwrap_or_default()
+}

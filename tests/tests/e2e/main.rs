@@ -9,6 +9,7 @@ mod boards;
 mod books;
 mod cli;
 mod demo;
+mod emulated;
 mod hardware;
 mod harness;
 mod json;

@@ -197,6 +197,7 @@ fn trial(encoding: Encoding, signal: &[[i16; 3]; FRAMES], ring: &mut [u8], per_1
         boot: BootId(1),
         reset_cause: ResetCause::PowerOn,
         last_panic: "",
+        lifetime: None,
         streams: [info(encoding)].into_iter().collect(),
     };
     let node: Node<'_, NoopRawMutex, _, RING_BLOCKS> = Node::new(facts, ring);
