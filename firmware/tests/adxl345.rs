@@ -1,4 +1,5 @@
 //! The ADXL345 driver against the chip's model: identity, batches, overrun, rate, self-test, bus faults.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 #[path = "common/hand.rs"]
 mod hand;

@@ -1,4 +1,5 @@
 //! The driver of analog sensors against the model of a converter with its DMA: conversion, overrun, rate, self-test, faults.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 #[path = "common/hand.rs"]
 mod hand;
