@@ -1,5 +1,6 @@
 //! Time that moves when someone waits, or by hand, and what every driver's tests do with it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use spindle_firmware::acquire::SampleClock;
 use spindle_firmware::clock::{TICK_HZ, Timebase};
