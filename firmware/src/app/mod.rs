@@ -144,7 +144,10 @@ pub struct Shell<const BLOCKS: usize> {
 
 impl<const BLOCKS: usize> Shell<BLOCKS> {
     /// `random` makes the boot id unique together with the kept count of boots; `ring` is the memory for blocks.
+    ///
+    /// Inlined, so that `StaticCell::init_with` builds it in its place and not on the stack.
     #[must_use]
+    #[inline(always)]
     pub fn new(
         config: &'static NodeConfig,
         boot: &'static Boot,

@@ -8,8 +8,8 @@ use crate::node::{Node, PendingAnswer};
 use crate::supervise::{Supervisor, TaskId};
 use crate::transport::{Channel, Link, Transport};
 use core::pin::pin;
-use embassy_futures::poll_once;
 use embassy_futures::select::{Either, Either4, select, select4};
+use embassy_futures::{poll_once, yield_now};
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, Timer, with_timeout};
 use spindle_common::wire::{Message, decode};
@@ -114,6 +114,8 @@ where
                     if !matches!(sent, Some(Ok(()))) {
                         return Lost::Link;
                     }
+                    // A transport that takes everything at once must not keep the other tasks from their turn.
+                    yield_now().await;
                     sends += 1;
                     if sends % SENDS_PER_LOOK != 0 {
                         continue;

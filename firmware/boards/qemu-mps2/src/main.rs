@@ -57,7 +57,7 @@ fn main() -> ! {
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
     static SHELL: StaticCell<BoardShell> = StaticCell::new();
     let random = arguments.random.unwrap_or_else(host::random);
-    let shell: &BoardShell = SHELL.init(Shell::new(NODE, boot, &RETAINED, random, RING.take()));
+    let shell: &BoardShell = SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, random, RING.take()));
     host::print(format_args!(
         "start node={} boot={:016x} cause={:?} boots={} watchdog_resets={} panics={} hung_tasks={:#b} last_panic={:?}",
         NODE.name,
