@@ -64,7 +64,8 @@ impl FullScale {
     }
 
     /// Least and most count at 3.2 kHz, where the lowest bit is 0.
-    const fn ends(self) -> [i32; 2] {
+    #[must_use]
+    pub const fn ends(self) -> [i32; 2] {
         let half = 512 << self.bits();
         [-half, half - 2]
     }

@@ -58,17 +58,16 @@ impl Counter {
         let mut run = Run::default();
         let mut waiting: Option<(u32, u8)> = None;
         let mut located = false;
-        for word in bytes.chunks_exact(WORD_LEN) {
-            // Nearly all words are the acceleration that comes next; they need no parity counted.
-            if let (Some(last), None) = (self.slot, waiting)
-                && word[0] == XL_TAGS[usize::from((last + 1) & 3)]
-            {
-                self.slot = Some((last + 1) & 3);
-                self.next += 1;
-                run.frames += 1;
-                run.words += 1;
-                continue;
-            }
+        loop {
+            let rest = bytes.get(run.words * WORD_LEN..).unwrap_or_default();
+            // Nearly all words are the accelerations that come next; they need no parity counted.
+            let plain = if waiting.is_none() { self.plain(rest) } else { 0 };
+            run.words += plain;
+            run.frames += plain;
+            let Some(word) = rest.get(plain * WORD_LEN..).and_then(|rest| rest.first_chunk::<WORD_LEN>())
+            else {
+                break;
+            };
             let (sensor, slot) = parse_tag(word[0])?;
             let mut stamp = None;
             match sensor {
@@ -110,6 +109,27 @@ impl Counter {
         Ok(run)
     }
 
+    /// Counts the words at the start of `bytes` that are the accelerations which come next.
+    fn plain(&mut self, bytes: &[u8]) -> usize {
+        let Some(last) = self.slot else { return 0 };
+        let tag = |ahead: u8| XL_TAGS[usize::from((last + ahead) & 3)];
+        let next = [tag(1), tag(2), tag(3), tag(4)];
+        // The slot counter goes round in four: so do the tags.
+        let (fours, _) = bytes.as_chunks::<{ 4 * WORD_LEN }>();
+        let found = |four: &&[u8; 4 * WORD_LEN]| {
+            four[0] == next[0]
+                && four[WORD_LEN] == next[1]
+                && four[2 * WORD_LEN] == next[2]
+                && four[3 * WORD_LEN] == next[3]
+        };
+        let mut words = 4 * fours.iter().take_while(found).count();
+        let rest = bytes.get(words * WORD_LEN..).unwrap_or_default();
+        words += rest.chunks_exact(WORD_LEN).zip(next).take_while(|(word, tag)| word[0] == *tag).count();
+        self.slot = Some((words.to_le_bytes()[0] & 3).wrapping_add(last) & 3);
+        self.next += words as u64;
+        words
+    }
+
     /// Frames lost since the anchor, by the chip's own clock, when the frame stamped `ticks` is number `counted` by
     /// counting; 0 where that cannot be known yet.
     fn lost(&mut self, ticks: u32, counted: u64) -> u64 {
@@ -129,20 +149,49 @@ impl Counter {
 
 /// Puts the frames among `bytes` into as many places as there are. Returns the words used, and the samples'
 /// [`magnitude`]s put together.
-pub(super) fn unpack(bytes: &[u8], [xs, ys, zs]: [&mut [i16]; 3]) -> (usize, u32) {
+pub(super) fn unpack(bytes: &[u8], [mut xs, mut ys, mut zs]: [&mut [i16]; 3]) -> (usize, u32) {
     let (mut words, mut bits) = (0, 0);
-    let mut places = xs.iter_mut().zip(ys).zip(zs);
-    for word in bytes.chunks_exact(WORD_LEN) {
+    loop {
+        let rest = bytes.get(words * WORD_LEN..).unwrap_or_default();
+        // Four frames at a time, between one timestamp and the next: few checks, and fixed distances.
+        let (fours, _) = rest.as_chunks::<{ 4 * WORD_LEN }>();
+        let ((x, _), (y, _), (z, _)) =
+            (xs.as_chunks_mut::<4>(), ys.as_chunks_mut::<4>(), zs.as_chunks_mut::<4>());
+        let mut taken = 0;
+        for (((four, x), y), z) in fours.iter().zip(x).zip(y).zip(z) {
+            let (frames, _) = four.as_chunks::<WORD_LEN>();
+            if frames.iter().any(|word| word[0] >> 3 != TAG_XL) {
+                break;
+            }
+            for (((word, x), y), z) in frames.iter().zip(x).zip(y).zip(z) {
+                bits |= put(word, [x, y, z]);
+            }
+            taken += 4;
+        }
+        words += taken;
+        (xs, ys, zs) = (&mut xs[taken..], &mut ys[taken..], &mut zs[taken..]);
+        let Some(word) = bytes.get(words * WORD_LEN..).and_then(|rest| rest.first_chunk::<WORD_LEN>()) else {
+            return (words, bits);
+        };
         if word[0] >> 3 == TAG_XL {
-            let Some(((x, y), z)) = places.next() else { break };
-            *x = i16::from_le_bytes([word[1], word[2]]);
-            *y = i16::from_le_bytes([word[3], word[4]]);
-            *z = i16::from_le_bytes([word[5], word[6]]);
-            bits |= magnitude((*x).into()) | magnitude((*y).into()) | magnitude((*z).into());
+            let (Some((x, x_rest)), Some((y, y_rest)), Some((z, z_rest))) =
+                (xs.split_first_mut(), ys.split_first_mut(), zs.split_first_mut())
+            else {
+                return (words, bits);
+            };
+            bits |= put(word, [x, y, z]);
+            (xs, ys, zs) = (x_rest, y_rest, z_rest);
         }
         words += 1;
     }
-    (words, bits)
+}
+
+/// Puts one frame; returns its samples' [`magnitude`]s put together.
+fn put(word: &[u8; WORD_LEN], [x, y, z]: [&mut i16; 3]) -> u32 {
+    *x = i16::from_le_bytes([word[1], word[2]]);
+    *y = i16::from_le_bytes([word[3], word[4]]);
+    *z = i16::from_le_bytes([word[5], word[6]]);
+    magnitude((*x).into()) | magnitude((*y).into()) | magnitude((*z).into())
 }
 
 fn parse_tag(tag: u8) -> Result<(u8, u8), FifoError> {
