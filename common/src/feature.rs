@@ -195,6 +195,12 @@ impl Meter {
         self.settled += (count - unsettled) as u64;
     }
 
+    /// Whether the filters were settled for all of the window so far.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled == self.samples()
+    }
+
     /// Smallest and largest of the samples taken last, per channel, m/s².
     pub fn newest(&self) -> impl Iterator<Item = [f32; 2]> + '_ {
         self.channels.iter().map(|channel| [channel.newest.min, channel.newest.max])

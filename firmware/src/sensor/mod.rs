@@ -11,6 +11,8 @@ pub trait Sample: Copy + Default + PartialEq + core::fmt::Debug + 'static {
     fn planar(samples: &[Self]) -> Samples<'_>;
     /// The value.
     fn value(self) -> i32;
+    /// The nearest that this type holds.
+    fn nearest(value: f32) -> Self;
 }
 
 impl Sample for i16 {
@@ -21,6 +23,11 @@ impl Sample for i16 {
     fn value(self) -> i32 {
         i32::from(self)
     }
+
+    #[allow(clippy::cast_possible_truncation, reason = "`as` saturates")]
+    fn nearest(value: f32) -> Self {
+        libm::roundf(value) as Self
+    }
 }
 
 impl Sample for i32 {
@@ -30,6 +37,11 @@ impl Sample for i32 {
 
     fn value(self) -> i32 {
         self
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "`as` saturates")]
+    fn nearest(value: f32) -> Self {
+        libm::roundf(value) as Self
     }
 }
 
@@ -48,6 +60,20 @@ pub struct SensorInfo {
     pub rate_trimmed_mhz: u32,
     /// m/s² per count.
     pub scale: f32,
+}
+
+/// The ends of two's complement of this many bits.
+#[must_use]
+pub const fn ends(bits: u8) -> [i32; 2] {
+    let half = 1i32
+        << (if bits > 24 {
+            24
+        } else if bits < 2 {
+            2
+        } else {
+            bits
+        } - 1);
+    [-half, half - 1]
 }
 
 /// Consecutive frames (one sample per channel each) out of a sensor's FIFO.
