@@ -49,8 +49,12 @@ fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
     };
     let _ = writeln!(
         out,
-        "NodeConfig {{ name: {:?}, site: {:?}, machine: {:?}, board: {:?}, link: {link}, sensors: &[",
-        node.name, node.site, node.machine, node.board
+        "NodeConfig {{ name: {:?}, site: {:?}, machine: {:?}, board: {:?}, link: {link}, link_bits_per_s: {}, sensors: &[",
+        node.name,
+        node.site,
+        node.machine,
+        node.board,
+        catalog.link_bits_per_s(node).unwrap_or(0)
     );
     for place in &node.sensor {
         let Some(sensor) = catalog.sensors.get(&place.sensor) else { continue };

@@ -7,6 +7,7 @@
 extern crate std;
 
 pub mod dsp;
+pub mod feature;
 #[cfg(feature = "std")]
 pub mod hardware;
 pub mod id;

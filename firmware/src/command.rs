@@ -1,6 +1,7 @@
 //! What the gateway can ask of a node, and the answers.
 
 use crate::node::{Node, PendingAnswer};
+use core::fmt::Write as _;
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use heapless::String;
 use spindle_common::wire::Command;
@@ -8,7 +9,7 @@ use spindle_common::wire::messages::{Outcome, Request, TEXT_LEN_MAX};
 
 /// Does what was asked, or hands it to the task that can; the answer goes out by the node's queue. Returns true when the
 /// board shall restart.
-pub(crate) async fn handle<M, B, const BLOCKS: usize>(
+pub(crate) fn handle<M, B, const BLOCKS: usize>(
     node: &Node<'_, M, B, BLOCKS>,
     command: &Command<'_>,
     report: impl FnOnce(),
@@ -21,7 +22,13 @@ where
     let mut text: String<TEXT_LEN_MAX> = String::new();
     let mut restart = false;
     match command.request {
-        Request::Report => report(),
+        Request::Report => {
+            report();
+            if let Some(unusable) = node.unusable() {
+                // Cut short if it does not fit.
+                let _ = write!(text, "{unusable}; those built in are in force");
+            }
+        }
         Request::Identify => node.identify.signal(()),
         Request::SelfTest { stream } if node.stream(stream).is_some() => {
             // The sampling task answers when the test is over.
@@ -35,8 +42,6 @@ where
         }
         Request::Reboot => restart = true,
     }
-    let answer = PendingAnswer { id: command.id, outcome, text };
-    // A full queue means that answers do not get out; this one is dropped, and the gateway's wait times out.
-    let _ = node.answers.try_send(answer);
+    node.answer_later(PendingAnswer { id: command.id, outcome, text });
     restart
 }

@@ -18,6 +18,8 @@ pub struct NodeConfig {
     pub board: &'static str,
     /// How it reaches the gateway.
     pub link: LinkConfig,
+    /// What that link carries, bits per second.
+    pub link_bits_per_s: u32,
     /// The sensors, in the order of their stream numbers.
     pub sensors: &'static [SensorConfig],
 }
@@ -120,27 +122,46 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
     true
 }
 
+/// Samples per channel and block, or burst, that a board's buffers hold at least: what the gateway may ask for later.
+pub const BLOCK_SAMPLES_SETTABLE: u16 = 1024;
+
 impl SensorConfig {
-    /// Samples in a block, all channels together: what a planar buffer must hold.
+    /// Samples per channel of the largest block or burst that its buffers hold.
     #[must_use]
-    pub const fn planar_len(&self) -> usize {
-        self.axes.len() * self.block_samples as usize
+    pub const fn block_samples_max(&self) -> u16 {
+        if self.block_samples > BLOCK_SAMPLES_SETTABLE { self.block_samples } else { BLOCK_SAMPLES_SETTABLE }
     }
 }
 
 impl NodeConfig {
-    /// Samples in the largest block of any of its sensors. For the planar buffers of [`port`](crate::sensor::port).
+    /// Samples of the largest block of any of its sensors, all channels together: what [`Buffers`](crate::reduce::Buffers) hold.
     #[must_use]
     pub const fn planar_len_max(&self) -> usize {
         let mut most = 0;
         let mut index = 0;
         while index < self.sensors.len() {
-            if self.sensors[index].planar_len() > most {
-                most = self.sensors[index].planar_len();
+            let sensor = &self.sensors[index];
+            let len = sensor.axes.len() * sensor.block_samples_max() as usize;
+            if len > most {
+                most = len;
             }
             index += 1;
         }
         most
+    }
+
+    /// Samples per channel that a block or burst of each of its sensors may have.
+    #[must_use]
+    pub const fn block_samples_max(&self) -> u16 {
+        let mut least = u16::MAX;
+        let mut index = 0;
+        while index < self.sensors.len() {
+            if self.sensors[index].block_samples_max() < least {
+                least = self.sensors[index].block_samples_max();
+            }
+            index += 1;
+        }
+        least
     }
 
     /// The streams, as the birth message tells them.
@@ -190,7 +211,8 @@ mod tests {
         let buses: std::vec::Vec<_> =
             sensors.iter().map(|sensor| (sensor.spi_mode, sensor.spi_hz_max)).collect();
         assert_eq!(buses, [(3, 10_000_000), (0, 10_000_000)]);
-        assert_eq!(node("mill-3-spindle").planar_len_max(), 3 * usize::from(sensors[0].block_samples));
+        assert_eq!(node("mill-3-spindle").planar_len_max(), 3 * usize::from(BLOCK_SAMPLES_SETTABLE));
+        assert_eq!(node("mill-3-spindle").link_bits_per_s, 100_000_000);
         assert_eq!(node("bench-serial").sensors[0].spi_hz_max, 1_600_000);
     }
 

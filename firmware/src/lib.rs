@@ -2,8 +2,8 @@
 //! `embedded-io-async` and embassy-time. A board's binary gives it a sensor bus, an interrupt pin, a way to dial the
 //! gateway and a place for the ring.
 //!
-//! A sample walks it like this: a [`sensor`] driver reads its FIFO; [`acquire`] makes planar blocks and encodes them into
-//! the [`ring`]; [`uplink`] decides what to send when, and its shell sends it over a [`transport`]; a block leaves the ring
+//! A sample walks it like this: a [`sensor`] driver reads its FIFO; [`acquire`] lets [`reduce`] make blocks or features of
+//! it, as the [`settings`] say, which are encoded into the [`ring`]; [`uplink`] decides what to send when, and its shell sends it over a [`transport`]; a block leaves the ring
 //! when the gateway has said that it is durable, or when the full ring drops its oldest (counted).
 //!
 //! The feature `host` adds virtual boards: the same core with modelled chips, many in one process.
@@ -18,9 +18,11 @@ pub mod config;
 pub mod host;
 mod log;
 pub mod node;
+pub mod reduce;
 pub mod retain;
 pub mod ring;
 pub mod sensor;
+pub mod settings;
 pub mod supervise;
 pub mod transport;
 pub mod uplink;

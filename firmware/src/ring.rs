@@ -1,19 +1,20 @@
-//! The ring of encoded blocks that wait for the gateway's acknowledgement.
+//! The ring of encoded blocks, features and bursts (all called blocks here) that wait for the gateway's acknowledgement.
 //!
 //! Constraints: fixed storage (`storage.len()` bytes, `BLOCKS` places), blocks of any length laid end to end, each
 //! contiguous. When a new block does not fit, the oldest are dropped and reported to the caller, who counts them: what is
 //! lost shows downstream as a gap. Sequence numbers are given here, dense and in order.
 
+use crate::transport::Channel;
 use heapless::Deque;
-use spindle_common::id::{Seq, StreamId};
+use spindle_common::id::Seq;
 
 /// What the ring knows of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Its sensor.
-    pub stream: StreamId,
-    /// Samples per channel.
-    pub samples: u16,
+    /// Where it goes, and of which sensor it is.
+    pub channel: Channel,
+    /// Samples per channel of the sensor that it stands for.
+    pub covered: u32,
     offset: u32,
     len: u32,
 }
@@ -79,6 +80,27 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Ring<B, BLOCKS> {
         BLOCKS
     }
 
+    /// How full it is, in percent: of its bytes or of its places, whichever is fuller.
+    #[must_use]
+    pub fn fill_percent(&self) -> u8 {
+        let capacity = self.storage.as_ref().len();
+        let used = match (self.entries.front(), self.entries.back()) {
+            (Some(first), Some(last)) => {
+                let (tail, head) = (first.offset as usize, (last.offset + last.len) as usize);
+                if head > tail { head - tail } else { capacity - tail + head }
+            }
+            _ => 0,
+        };
+        let percent = |part: usize, whole: usize| part.saturating_mul(100) / whole.max(1);
+        u8::try_from(percent(used, capacity).max(percent(self.entries.len(), BLOCKS))).unwrap_or(100)
+    }
+
+    /// Bytes of its storage: no block may be longer.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.storage.as_ref().len()
+    }
+
     /// Whether a block of up to `len` bytes would enter without dropping another.
     #[must_use]
     pub fn fits(&self, len: usize) -> bool {
@@ -108,8 +130,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Ring<B, BLOCKS> {
     /// When `len_max` exceeds the storage, or `encode` returned `None` (what was dropped for it stays dropped).
     pub fn push(
         &mut self,
-        stream: StreamId,
-        samples: u16,
+        channel: Channel,
+        covered: u32,
         len_max: usize,
         encode: impl FnOnce(Seq, &mut [u8]) -> Option<usize>,
         mut dropped: impl FnMut(Entry),
@@ -131,7 +153,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Ring<B, BLOCKS> {
         let seq = self.next();
         let room = self.storage.as_mut().get_mut(offset..offset + len_max).ok_or(PushError::NotEncoded)?;
         let len = encode(seq, room).filter(|&len| len > 0 && len <= len_max).ok_or(PushError::NotEncoded)?;
-        let entry = Entry { stream, samples, offset: to_u32(offset), len: to_u32(len) };
+        let entry = Entry { channel, covered, offset: to_u32(offset), len: to_u32(len) };
         self.entries.push_back(entry).map_err(|_| PushError::NotEncoded)?;
         Ok(seq)
     }
@@ -195,6 +217,7 @@ const fn to_u32(value: usize) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use spindle_common::id::StreamId;
     use std::collections::VecDeque;
     use std::vec::Vec;
 
@@ -226,12 +249,12 @@ mod tests {
                         let fitted = ring.fits(len + slack);
                         let bytes: Vec<u8> = (0..len).map(|i| (next as usize * 31 + i) as u8).collect();
                         let mut dropped = 0;
-                        let seq = ring.push(StreamId(stream), len as u16, len + slack, |_, room| {
+                        let seq = ring.push(Channel::Raw(StreamId(stream)), len as u32, len + slack, |_, room| {
                             room[..len].copy_from_slice(&bytes);
                             Some(len)
                         }, |entry| {
                             let (_, stream, bytes) = model.pop_front().expect("drops only what is held");
-                            assert_eq!((entry.stream.0, entry.samples as usize), (stream, bytes.len()));
+                            assert_eq!((entry.channel, entry.covered as usize), (Channel::Raw(StreamId(stream)), bytes.len()));
                             dropped += 1;
                         }).expect("fits an empty ring");
                         prop_assert_eq!(seq, Seq(next));
@@ -252,7 +275,7 @@ mod tests {
                 prop_assert_eq!(ring.oldest().0, dropped_total + freed_total);
                 for (seq, stream, bytes) in &model {
                     let (entry, found) = ring.get(Seq(*seq)).expect("held");
-                    prop_assert_eq!(entry.stream.0, *stream);
+                    prop_assert_eq!(entry.channel, Channel::Raw(StreamId(*stream)));
                     prop_assert_eq!(found, bytes.as_slice());
                 }
                 prop_assert!(ring.get(ring.next()).is_none());
@@ -263,9 +286,14 @@ mod tests {
     #[test]
     fn a_block_larger_than_the_ring_is_refused_and_drops_nothing() {
         let mut ring: Ring<[u8; 16], 4> = Ring::new([0; 16]);
-        ring.push(StreamId(0), 1, 8, |_, _| Some(8), |_| ()).expect("fits");
-        let refused =
-            ring.push(StreamId(0), 1, 17, |_, _| Some(17), |_| unreachable!("nothing may be dropped"));
+        ring.push(Channel::Raw(StreamId(0)), 1, 8, |_, _| Some(8), |_| ()).expect("fits");
+        let refused = ring.push(
+            Channel::Raw(StreamId(0)),
+            1,
+            17,
+            |_, _| Some(17),
+            |_| unreachable!("nothing may be dropped"),
+        );
         assert_eq!(refused, Err(PushError::TooLarge { len: 17, capacity: 16 }));
         assert_eq!(ring.len(), 1);
     }
@@ -275,7 +303,7 @@ mod tests {
         let mut ring: Ring<[u8; 64], 4> = Ring::new([0; 64]);
         ring.oldest = Seq(u32::MAX);
         for _ in 0..3 {
-            ring.push(StreamId(0), 1, 8, |_, _| Some(8), |_| ()).expect("fits");
+            ring.push(Channel::Raw(StreamId(0)), 1, 8, |_, _| Some(8), |_| ()).expect("fits");
         }
         assert_eq!(ring.next(), Seq(2));
         assert_eq!(ring.free_before(Seq(1), |_| ()), 2);

@@ -11,6 +11,7 @@ use crate::detect::{self, Baseline, Score};
 use crate::outputs::AlertRow;
 use crate::record::{Output, OutputKind, SensorKey};
 use spindle_common::dsp::LANES;
+use spindle_common::feature::{Energy, Values};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -115,18 +116,20 @@ impl Emit<'_> {
             if !enough {
                 return [None; FEATURES.len()];
             }
-            let velocity = velocity_factor.filter(|_| velocity_known).map(|factor| {
-                let sum = window.velocity[axis / LANES][axis % LANES];
-                factor * libm::sqrt(sum / window.settled as f64)
+            let energy = velocity_factor.filter(|_| velocity_known).map(|rate_factor| Energy {
+                sum: window.velocity[axis / LANES][axis % LANES],
+                settled: window.settled,
+                rate_factor,
             });
+            let values = Values::of(m, energy);
             let all = [
-                Some(m.rms()),
-                Some(m.peak()),
-                Some(m.peak_to_peak()),
-                m.crest(),
-                m.kurtosis(),
-                velocity,
-                Some(m.mean),
+                Some(values.rms),
+                Some(values.peak),
+                Some(values.peak_to_peak),
+                values.crest,
+                values.kurtosis,
+                values.velocity_rms,
+                Some(values.mean),
                 None,
             ];
             all.map(|value| value.map(|v| v as f32).filter(|v| v.is_finite()))

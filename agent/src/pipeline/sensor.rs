@@ -8,14 +8,8 @@ use super::window::{Rollup, Window};
 use crate::record::record_flags;
 use serde::{Deserialize, Serialize};
 use spindle_common::dsp::{Decimator, Frame, LANES, Moments, Velocity, to_frames};
+use spindle_common::feature::{REDESIGN_MIN, settle_len};
 use spindle_common::wire::block;
-
-/// Filters are designed anew, and settle again, when the measured rate has moved this far from the one they are made for.
-const REDESIGN_MIN: f64 = 0.005;
-
-/// Periods of the velocity band's lower edge until the filters have settled: the slowest poles of the third-order high-pass at
-/// 0.85 of the edge decay by e^(-0.85 pi) a period, so 0.00002 of a step is left.
-const SETTLE_PERIODS: f64 = 4.0;
 
 /// Samples that do not change for so long come from a sensor that is stuck.
 const STUCK_S: f64 = 0.25;
@@ -442,11 +436,10 @@ impl Filters {
             decimator.restart(sample, first(group));
             Some(decimator)
         });
-        let settle_len = libm::ceil(SETTLE_PERIODS / low_hz * rate_hz) as u64;
         Self {
             rate_hz,
             since: sample,
-            settled_at: sample.saturating_add(settle_len),
+            settled_at: sample.saturating_add(settle_len(low_hz, rate_hz)),
             velocity: velocity.collect(),
             decimators: decimators.collect(),
         }

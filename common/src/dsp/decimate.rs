@@ -255,7 +255,12 @@ fn bessel_i0(x: f64) -> f64 {
     let (mut sum, mut term) = (1.0, 1.0);
     for index in 1..64 {
         term *= quarter / f64::from(index * index);
+        let before = sum;
         sum += term;
+        // Terms only get smaller: those that follow would not change it either.
+        if sum == before {
+            break;
+        }
     }
     sum
 }

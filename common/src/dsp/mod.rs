@@ -15,7 +15,7 @@ pub use decimate::Decimator;
 pub use design::{Biquad, Sections, butterworth_high_pass, butterworth_low_pass, gain};
 pub use filter::Cascade;
 pub use moments::Moments;
-pub use velocity::Velocity;
+pub use velocity::{SingleVelocity, Velocity};
 
 /// Channels that are processed together.
 pub const LANES: usize = 4;

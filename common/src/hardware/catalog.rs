@@ -89,6 +89,18 @@ impl Catalog {
         if errors.is_empty() { Ok(catalog) } else { Err(errors) }
     }
 
+    /// What a node's link carries, bits per second; `None` when its board has no such link.
+    #[must_use]
+    pub fn link_bits_per_s(&self, node: &Node) -> Option<u64> {
+        match node.link {
+            NodeLink::Serial { baud } => Some(baud.into()),
+            NodeLink::Ethernet { .. } => {
+                let links = &self.boards.get(&node.board)?.link;
+                links.iter().find(|link| link.kind == LinkKind::Ethernet).map(|link| link.bits_per_s_max)
+            }
+        }
+    }
+
     /// What in this node does not agree with the rest. What refers to a file that is `broken` is not blamed for it.
     fn faults(&self, node: &Node, broken: &BTreeSet<(String, String)>) -> Vec<Fault> {
         let is_broken = |folder: &str, name: &String| broken.contains(&(folder.to_string(), name.clone()));

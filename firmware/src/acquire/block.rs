@@ -3,10 +3,12 @@
 use crate::sensor::{Planar, Sample, magnitude};
 use spindle_common::wire::block::flags;
 
-/// Builds planar blocks in a buffer of `axes * block_samples` samples.
+/// Builds planar blocks of the channels chosen from a sensor's frames.
 #[derive(Debug)]
 pub struct BlockBuilder<'b, S> {
     planar: &'b mut [S],
+    /// Channels kept, one bit each, lowest first.
+    mask: u8,
     axes: usize,
     block_samples: usize,
     filled: usize,
@@ -16,21 +18,49 @@ pub struct BlockBuilder<'b, S> {
     ends: [i32; 2],
 }
 
+/// A block that has just been closed; its samples are [`BlockBuilder::planar`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Index of the first sample.
+    pub first_sample: u64,
+    /// Samples per channel.
+    pub frames: usize,
+    /// Block flags.
+    pub flags: u16,
+}
+
 impl<'b, S: Sample> BlockBuilder<'b, S> {
-    /// A builder in this buffer; a sample at `ends` is flagged as saturated. Blocks have `block_samples` samples per channel, or as many as fit the buffer.
-    pub fn new(planar: &'b mut [S], axes: u8, block_samples: u16, ends: [i32; 2]) -> Self {
-        let axes = usize::from(axes.max(1));
-        let block_samples = usize::from(block_samples.max(1)).min(planar.len() / axes);
-        Self { planar, axes, block_samples, filled: 0, first_sample: 0, flags: 0, ends }
+    /// A builder in this buffer for the channels in `mask`; a sample at `ends` is flagged as saturated. Blocks have
+    /// `block_samples` samples per channel, or as many as fit the buffer.
+    pub fn new(planar: &'b mut [S], mask: u8, block_samples: u16, ends: [i32; 2]) -> Self {
+        let mut builder =
+            Self { planar, mask, axes: 1, block_samples: 1, filled: 0, first_sample: 0, flags: 0, ends };
+        builder.set_up(mask, block_samples, 0);
+        builder
     }
 
-    /// The places that are free. What was put there counts once [`BlockBuilder::add`] was told.
-    pub fn planar(&mut self) -> Planar<'_, S> {
-        Planar::new(self.planar, self.axes, self.block_samples, self.filled)
+    /// Starts anew with other channels and another length, at sample `next`. Close first.
+    pub fn set_up(&mut self, mask: u8, block_samples: u16, next: u64) {
+        self.mask = mask;
+        self.axes = mask.count_ones().max(1) as usize;
+        self.block_samples = usize::from(block_samples.max(1)).min(self.planar.len() / self.axes);
+        (self.filled, self.flags, self.first_sample) = (0, 0, next);
     }
 
-    /// So many frames were put into [`BlockBuilder::planar`], with these bits. Returns true when the block is full: take it
-    /// with [`BlockBuilder::seal`] before the next.
+    /// Samples per channel and block.
+    #[must_use]
+    pub const fn block_samples(&self) -> usize {
+        self.block_samples
+    }
+
+    /// The places that are free, when all of a sensor's `axes` channels are kept. What was put there counts once
+    /// [`BlockBuilder::add`] was told.
+    pub fn planar_free(&mut self, axes: usize) -> Option<Planar<'_, S>> {
+        (axes == self.axes).then(|| Planar::new(self.planar, self.axes, self.block_samples, self.filled))
+    }
+
+    /// So many frames were put into [`BlockBuilder::planar_free`], with these bits. Returns true when the block is full: take it
+    /// with [`BlockBuilder::close`] before the next.
     pub fn add(&mut self, frames: usize, bits: u32) -> bool {
         let from = self.filled;
         self.filled = (self.filled + frames).min(self.block_samples);
@@ -46,17 +76,24 @@ impl<'b, S: Sample> BlockBuilder<'b, S> {
         self.filled >= self.block_samples
     }
 
-    /// Adds one frame, as [`BlockBuilder::add`] does.
+    /// Adds one frame of a sensor, as [`BlockBuilder::add`] does.
     pub fn push(&mut self, frame: &[S]) -> bool {
-        let mut planar = self.planar();
-        let frames = usize::from(planar.push(frame));
-        let bits = planar.bits();
-        self.add(frames, bits)
+        let (mut place, mut bits) = (self.filled, 0);
+        for (axis, &sample) in frame.iter().enumerate().take(8) {
+            if self.mask >> axis & 1 == 0 {
+                continue;
+            }
+            bits |= magnitude(sample.value());
+            if let Some(slot) = self.planar.get_mut(place) {
+                *slot = sample;
+            }
+            place += self.block_samples;
+        }
+        self.add(1, bits)
     }
 
-    /// Hands out first index, samples per channel, flags and planar samples, if there are any, and starts the next block
-    /// behind them.
-    pub fn seal<R>(&mut self, take: impl FnOnce(u64, u16, u16, &[S]) -> R) -> Option<R> {
+    /// Closes the block, if there is anything in it, and starts the next one behind it. Its samples stay until the next frame.
+    pub fn close(&mut self) -> Option<Part> {
         if self.filled == 0 {
             return None;
         }
@@ -67,16 +104,38 @@ impl<'b, S: Sample> BlockBuilder<'b, S> {
                 self.planar.copy_within(from..from + self.filled, axis * self.filled);
             }
         }
-        let frames = u16::try_from(self.filled).unwrap_or(u16::MAX);
-        let samples = self.planar.get(..self.axes * self.filled)?;
-        let result = take(self.first_sample, frames, self.flags, samples);
+        let part = Part { first_sample: self.first_sample, frames: self.filled, flags: self.flags };
         self.first_sample += self.filled as u64;
         (self.filled, self.flags) = (0, 0);
-        Some(result)
+        Some(part)
     }
 
-    /// Skips samples that the sensor took but that were lost, and flags the next block. Seal first.
-    pub fn skip(&mut self, lost: u64, flag: u16) {
+    /// The samples of a block that was just closed.
+    #[must_use]
+    pub fn planar(&self, part: &Part) -> &[S] {
+        self.planar.get(..self.axes * part.frames).unwrap_or_default()
+    }
+
+    /// Flags the block in the making, or the next.
+    pub const fn flag(&mut self, flags: u16) {
+        self.flags |= flags;
+    }
+
+    /// Goes on at another sample; only while nothing is in the making.
+    pub const fn jump_to(&mut self, sample: u64) {
+        if self.filled == 0 {
+            self.first_sample = sample;
+        }
+    }
+
+    /// Whether nothing is in the making.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// Skips samples that the sensor took but that were lost, and flags the next block. Close first.
+    pub const fn skip(&mut self, lost: u64, flag: u16) {
         self.first_sample += lost;
         self.flags |= flag;
     }
@@ -105,27 +164,39 @@ mod tests {
             (4_092, [-4_096, 4_094], false),
         ] {
             let mut planar = [0i16; 12];
-            let mut builder = BlockBuilder::new(&mut planar, 3, 4, ends);
+            let mut builder = BlockBuilder::new(&mut planar, 0b111, 4, ends);
             builder.push(&[21, -1_366, 2_730]);
             builder.push(&[0, value, 0]);
-            let flags = builder.seal(|_, _, flags, _| flags);
+            let flags = builder.close().map(|part| part.flags);
             assert_eq!(flags, Some(if saturated { flags::SATURATED } else { 0 }), "{value}");
         }
     }
 
     #[test]
-    fn a_block_sealed_early_is_planar_without_holes() {
+    fn a_block_closed_early_is_planar_without_holes() {
         let mut planar = [0i16; 12];
-        let mut builder = BlockBuilder::new(&mut planar, 3, 4, ends(16));
+        let mut builder = BlockBuilder::new(&mut planar, 0b111, 4, ends(16));
         for frame in [[1, 2, 3], [4, 5, 6], [7, 8, 9]] {
             assert!(!builder.push(&frame));
         }
-        let sealed = builder.seal(|first, frames, flags, samples| (first, frames, flags, samples.to_vec()));
-        assert_eq!(sealed, Some((0, 3, 0, vec![1, 4, 7, 2, 5, 8, 3, 6, 9])));
+        let part = builder.close().expect("three frames");
+        assert_eq!(part, Part { first_sample: 0, frames: 3, flags: 0 });
+        assert_eq!(builder.planar(&part), [1, 4, 7, 2, 5, 8, 3, 6, 9]);
         builder.skip(10, flags::OVERRUN);
         assert!(!builder.push(&[i16::MAX, 0, 0]));
-        let sealed = builder.seal(|first, frames, flags, _| (first, frames, flags));
-        assert_eq!(sealed, Some((13, 1, flags::OVERRUN | flags::SATURATED)));
-        assert!(builder.seal(|_, _, _, _| ()).is_none());
+        let part = builder.close().expect("one frame");
+        assert_eq!(part, Part { first_sample: 13, frames: 1, flags: flags::OVERRUN | flags::SATURATED });
+        assert!(builder.close().is_none());
+    }
+
+    #[test]
+    fn only_the_channels_chosen_are_kept_and_only_they_can_saturate() {
+        let mut planar = [0i16; 8];
+        let mut builder = BlockBuilder::new(&mut planar, 0b101, 2, ends(16));
+        builder.push(&[1, i16::MAX, 3]);
+        assert!(builder.push(&[4, 5, 6]));
+        let part = builder.close().expect("two frames");
+        assert_eq!(part.flags, 0);
+        assert_eq!(builder.planar(&part), [1, 4, 3, 6]);
     }
 }

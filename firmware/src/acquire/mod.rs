@@ -1,18 +1,20 @@
-//! From FIFO batches to planar blocks in the ring.
+//! From FIFO batches to messages in the ring.
 //!
-//! Samples are counted by the sensor's own clock. What an overrun lost is skipped in the count and flagged, so it shows
+//! Frames go through the stream's [`Reducer`], which makes of them what the settings ask for; other settings are taken at a block's
+//! edge. Samples are counted by the sensor's own clock. What an overrun lost is skipped in the count and flagged, so it shows
 //! downstream as a gap; the samples after it keep their place in time.
 
 mod block;
 mod rate;
 
-pub use block::BlockBuilder;
+pub use block::{BlockBuilder, Part};
 pub use rate::SampleClock;
 
 use crate::clock::{TICK_HZ, Timebase};
 use crate::log::log;
-use crate::node::{Node, PendingAnswer, Sealed, WhenFull, axes};
-use crate::sensor::{Sample, Sensor};
+use crate::node::{Node, PendingAnswer, WhenFull};
+use crate::reduce::{Memory, Reducer};
+use crate::sensor::Sensor;
 use crate::supervise::{Supervisor, TaskId};
 use core::fmt::Write as _;
 use embassy_futures::select::{Either3, select3};
@@ -41,7 +43,7 @@ const RETRY_S: u64 = 1;
 /// How often the temperature is read.
 const TEMPERATURE_EVERY_S: u64 = 10;
 
-/// The task of one sensor: samples until the node halts the stream. `planar` is the block's buffer.
+/// The task of one sensor: samples until the node halts the stream.
 ///
 /// A bus error is counted, the partial block sealed, the sensor started again; the time that this took is counted as lost
 /// samples and the next block flagged RESTART.
@@ -49,7 +51,7 @@ pub async fn run<M, B, const BLOCKS: usize, S, T>(
     node: &Node<'_, M, B, BLOCKS>,
     sensor: &mut S,
     time: &T,
-    planar: &mut [S::Sample],
+    memory: Memory<'_, S::Sample>,
     options: Options<'_>,
 ) where
     M: RawMutex,
@@ -57,17 +59,22 @@ pub async fn run<M, B, const BLOCKS: usize, S, T>(
     S: Sensor,
     T: Timebase,
 {
-    let Some(info) = node.stream(options.stream) else { return };
-    let builder = BlockBuilder::new(planar, axes(info), info.block_samples, sensor.info().ends);
+    let (Some(info), Some((generation, settings))) = (node.stream(options.stream), node.plan(options.stream))
+    else {
+        return;
+    };
+    let reducer = Reducer::new(info, sensor.info().ends, options.flags, memory, &settings);
     let clock = SampleClock::new(info.rate_nominal_mhz);
-    let mut task = Task { node, sensor, time, builder, options, clock };
+    node.applied(options.stream, generation, reducer.settings());
+    let mut task = Task { node, sensor, time, reducer, options, clock };
     loop {
         let stop = task.sample().await;
         if matches!(stop, Stop::Halt) {
             // The last frames are worth a try; a sensor that fails now has nothing to say any more.
             let _ = task.fetch_all().await;
         }
-        task.seal();
+        task.reducer.seal(&task.clock, node);
+        task.adopt();
         match stop {
             Stop::Bus => {
                 log!(warn, "stream {}: sensor fails, starts again", options.stream.0);
@@ -77,7 +84,10 @@ pub async fn run<M, B, const BLOCKS: usize, S, T>(
                 task.rest(RETRY_S).await;
             }
             Stop::SelfTest(id) => task.self_test(id).await,
-            Stop::Halt => return,
+            Stop::Halt => {
+                node.ended(options.stream);
+                return;
+            }
         }
     }
 }
@@ -93,7 +103,7 @@ struct Task<'t, 'a, 'b, M: RawMutex, B, const BLOCKS: usize, S: Sensor, T> {
     node: &'t Node<'a, M, B, BLOCKS>,
     sensor: &'t mut S,
     time: &'t T,
-    builder: BlockBuilder<'b, S::Sample>,
+    reducer: Reducer<'b, S::Sample>,
     options: Options<'t>,
     clock: SampleClock,
 }
@@ -126,6 +136,7 @@ where
             if self.fetch_all().await.is_err() {
                 return Stop::Bus;
             }
+            self.adopt();
             if self.time.now() >= temperature_due {
                 temperature_due = self.time.now() + TEMPERATURE_EVERY_S * u64::from(TICK_HZ);
                 if let Ok(Some(centi)) = self.sensor.temperature().await {
@@ -139,57 +150,61 @@ where
         loop {
             let batch = self.sensor.fetch().await?;
             if batch.overrun || batch.lost > 0 {
-                self.seal();
-                let lost = self.clock.lost(&batch, self.builder.next_sample());
-                self.lose(lost, flags::OVERRUN);
+                let lost = self.clock.lost(&batch, self.reducer.next_sample());
+                self.reducer.lose(lost, flags::OVERRUN, &self.clock, self.node);
             }
             if let (Some(tick), true) = (batch.newest_tick, batch.frames > 0) {
-                let newest = self.builder.next_sample() + batch.frames as u64 - 1;
+                let newest = self.reducer.next_sample() + batch.frames as u64 - 1;
                 self.clock.observe(newest, tick);
             }
             if self.options.when_full == WhenFull::Wait {
-                self.node.room(self.options.stream, batch.frames).await;
+                let (messages, len) = self.reducer.room(batch.frames);
+                self.node.room(self.options.stream, messages, len).await;
             }
-            let Self { sensor, builder, clock, node, options, .. } = self;
-            loop {
-                let mut planar = builder.planar();
+            let Self { sensor, reducer, clock, node, .. } = self;
+            let axes = usize::from(sensor.info().axes);
+            while let Some(mut planar) = reducer.free(axes) {
                 let frames = sensor.drain_into(&mut planar);
                 let bits = planar.bits();
                 if frames == 0 {
                     break;
                 }
-                if builder.add(frames, bits) {
-                    store(node, builder, clock, *options);
+                if reducer.add(frames, bits) {
+                    reducer.flush(clock, *node);
                 }
             }
+            // Where some channels are left out, frame by frame.
+            sensor.drain(|frame| {
+                if reducer.push(frame) {
+                    reducer.flush(clock, *node);
+                }
+            });
             if !batch.more {
                 return Ok(());
             }
         }
     }
 
-    /// Puts a partial block into the ring.
-    fn seal(&mut self) {
-        store(self.node, &mut self.builder, &self.clock, self.options);
-    }
-
-    fn lose(&mut self, lost: u64, flag: u16) {
-        self.builder.skip(lost, flag);
-        let next = self.builder.next_sample();
-        self.node.count(self.options.stream, |counters| {
-            counters.lost_overrun += lost;
-            counters.taken = next;
-        });
+    /// Takes other settings, if there are any.
+    fn adopt(&mut self) {
+        let stream = self.options.stream;
+        if self.node.requests(stream).settings.try_take().is_none() {
+            return;
+        }
+        let Some((generation, settings)) = self.node.plan(stream) else { return };
+        self.reducer.configure(&settings, &self.clock, self.node);
+        self.node.applied(stream, generation, self.reducer.settings());
     }
 
     /// After a start: what would have been sampled since the last sample is lost, by the clock's measure.
     fn resume(&mut self, rate_mhz: u32) {
-        let next = self.builder.next_sample();
+        let next = self.reducer.next_sample();
         if next > 0 {
             let idle = self.time.now().saturating_sub(self.clock.tick_of(next));
             let rate_mhz = if self.clock.rate_mhz() > 0 { self.clock.rate_mhz() } else { rate_mhz };
             let lost = u128::from(idle) * u128::from(rate_mhz) / (1000 * u128::from(TICK_HZ));
-            self.lose(u64::try_from(lost).unwrap_or(u64::MAX >> 2), flags::RESTART);
+            let lost = u64::try_from(lost).unwrap_or(u64::MAX >> 2);
+            self.reducer.lose(lost, flags::RESTART, &self.clock, self.node);
         }
         self.clock = SampleClock::new(rate_mhz);
     }
@@ -225,36 +240,4 @@ where
             supervisor.check_in(task);
         }
     }
-}
-
-fn store<M, B, const BLOCKS: usize, S>(
-    node: &Node<'_, M, B, BLOCKS>,
-    builder: &mut BlockBuilder<'_, S>,
-    clock: &SampleClock,
-    options: Options<'_>,
-) where
-    M: RawMutex,
-    B: AsRef<[u8]> + AsMut<[u8]>,
-    S: Sample,
-{
-    let stored = builder.seal(|first_sample, frames, block_flags, samples| {
-        let sealed = Sealed {
-            stream: options.stream,
-            first_sample,
-            tick: clock.tick_of(first_sample),
-            rate_measured_mhz: clock.rate_mhz(),
-            flags: block_flags | options.flags,
-            frames,
-            samples: S::planar(samples),
-        };
-        (node.store(&sealed), u64::from(frames))
-    });
-    let next = builder.next_sample();
-    node.count(options.stream, |counters| {
-        counters.taken = next;
-        if let Some((Err(_), frames)) = stored {
-            // Cannot happen with facts that were checked; if it does, it is counted, not hidden.
-            counters.lost_ring += frames;
-        }
-    });
 }

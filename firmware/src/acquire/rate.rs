@@ -110,6 +110,12 @@ impl SampleClock {
         rate
     }
 
+    /// The rate that is believed, measured or not, Hz.
+    #[must_use]
+    pub fn rate_hz(&self) -> f64 {
+        f64::from(TICK_HZ) / self.period
+    }
+
     /// How much later `point` lies than `other`, by the period believed in; in ticks.
     fn lateness(&self, point: Point, other: Point) -> f64 {
         (point.tick as f64 - other.tick as f64) - (point.index as f64 - other.index as f64) * self.period

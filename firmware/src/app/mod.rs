@@ -14,24 +14,29 @@ use crate::acquire;
 use crate::clock::{Timebase, UtcSource};
 use crate::config::{LinkConfig, NodeConfig};
 use crate::log::log;
-use crate::node::{Facts, Node, WhenFull, boot_id};
+use crate::node::{Facts, Limits, Node, WhenFull, boot_id};
+use crate::reduce::Memory;
 use crate::retain::{Boot, Retained};
 use crate::sensor::Sensor;
+use crate::settings::{self, Store};
 use crate::supervise::{Supervisor, TASKS_MAX, TaskId};
 use crate::transport::Dial;
 use crate::transport::mqtt::{Mqtt, Setup, SetupError, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
-use crate::uplink::session::{Exit, Session};
+use crate::uplink::session::{Exit, INBOX_LEN, Session};
 use crate::uplink::{Config, Uplink};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use spindle_common::id::StreamId;
-use spindle_common::wire::{Offline, STREAMS_MAX, block_len_max, frame};
+use spindle_common::wire::{Offline, STREAMS_MAX, TRIGGER_LEN_MAX, block_len_max, frame};
 
 /// A board's node: all of its tasks run on one executor, and its ring is a static array.
 pub type BoardNode<const BLOCKS: usize> = Node<'static, NoopRawMutex, &'static mut [u8], BLOCKS>;
 
 /// Room for messages that are not blocks.
 const SMALL_MESSAGE_LEN: usize = 1024;
+
+/// Room for one packet of the broker: the longest that the gateway sends, its topic and MQTT's own.
+const RX_LEN: usize = INBOX_LEN + TOPIC_LEN_MAX + 32;
 
 /// Messages that MQTT keeps until the broker has acknowledged them.
 const IN_FLIGHT: usize = 8;
@@ -45,35 +50,21 @@ pub const fn sensor_task(stream: StreamId) -> TaskId {
     TaskId::new(stream.0.saturating_add(1))
 }
 
-/// The largest message of this node, bytes. For the sizes of static buffers.
+/// The largest message of this node, bytes: a burst as long as its buffers hold. For the sizes of static buffers.
 #[must_use]
 pub const fn message_len_max(config: &NodeConfig) -> usize {
     let mut len_max = SMALL_MESSAGE_LEN;
     let mut index = 0;
     while index < config.sensors.len() {
         let sensor = &config.sensors[index];
-        let len = block_len_max(sensor.axes.len(), sensor.block_samples as usize, sensor.encoding);
+        let samples = sensor.block_samples_max() as usize;
+        let len = block_len_max(sensor.axes.len(), samples, sensor.encoding) + TRIGGER_LEN_MAX;
         if len > len_max {
             len_max = len;
         }
         index += 1;
     }
     len_max
-}
-
-/// Samples in the largest block of this node, all channels together: the length of a sampling task's buffer.
-#[must_use]
-pub const fn block_samples_max(config: &NodeConfig) -> usize {
-    let mut samples_max = 0;
-    let mut index = 0;
-    while index < config.sensors.len() {
-        let samples = config.sensors[index].axes.len() * config.sensors[index].block_samples as usize;
-        if samples > samples_max {
-            samples_max = samples;
-        }
-        index += 1;
-    }
-    samples_max
 }
 
 /// Bytes that MQTT needs for unacknowledged messages of up to `message_len_max` bytes.
@@ -91,7 +82,7 @@ pub const fn serial_frame_len(message_len_max: usize) -> usize {
 /// Memory of an MQTT uplink: `MESSAGE` is [`message_len_max`], `TX` is [`mqtt_tx_len`] of it.
 pub struct MqttBuffers<const MESSAGE: usize, const TX: usize> {
     scratch: [u8; MESSAGE],
-    rx: [u8; 512],
+    rx: [u8; RX_LEN],
     tx: [u8; TX],
     offline: [u8; 128],
 }
@@ -100,7 +91,7 @@ impl<const MESSAGE: usize, const TX: usize> MqttBuffers<MESSAGE, TX> {
     /// Empty.
     #[must_use]
     pub const fn new() -> Self {
-        Self { scratch: [0; MESSAGE], rx: [0; 512], tx: [0; TX], offline: [0; 128] }
+        Self { scratch: [0; MESSAGE], rx: [0; RX_LEN], tx: [0; TX], offline: [0; 128] }
     }
 }
 
@@ -153,6 +144,7 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
         boot: &'static Boot,
         retained: &'static Retained,
         random: u64,
+        store: &mut impl Store,
         ring: &'static mut [u8],
     ) -> Self {
         let facts = Facts {
@@ -166,12 +158,23 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
             last_panic: &boot.last_panic,
             lifetime: Some(boot.lifetime),
             streams: config.streams(),
+            limits: Limits {
+                link_bits_per_s: config.link_bits_per_s,
+                block_samples_max: config.block_samples_max(),
+                burst_samples_max: config.block_samples_max(),
+                message_len_max: u32::try_from(message_len_max(config)).unwrap_or(u32::MAX),
+            },
         };
+        // A start may wait for its flash: nothing else runs yet.
+        let start = settings::at_start(store, &facts, message_len_max(config), config.settings());
+        let (settings, unusable) = embassy_futures::block_on(start);
         log!(info, "node {}, {}. start since power came on", facts.node, boot.lifetime.boots);
         // At most STREAMS_MAX + 1, far below 32.
         const { assert!(STREAMS_MAX < TASKS_MAX) };
         let tasks = u8::try_from(facts.streams.len() + 1).unwrap_or(u8::MAX);
-        Self { node: Node::new(facts, ring), boot, config, supervisor: Supervisor::new(tasks), retained }
+        let node = Node::new(facts, settings, ring);
+        node.note_unusable(unusable);
+        Self { node, boot, config, supervisor: Supervisor::new(tasks), retained }
     }
 
     /// The broker, when the node's link is Ethernet.
@@ -194,6 +197,7 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
         login: Option<(&str, &str)>,
         time: &impl Timebase,
         utc: &mut impl UtcSource,
+        store: &mut impl Store,
     ) -> Result<Exit, SetupError> {
         let MqttBuffers { scratch, rx, tx, offline } = buffers;
         let will = Offline { node: self.node.facts.node, boot: self.node.facts.boot };
@@ -204,7 +208,7 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
         let mut session =
             Session { node: &self.node, time, scratch, supervisor: Some((&self.supervisor, UPLINK)) };
         let mut uplink = Uplink::new(Config::default(), self.node.facts.boot);
-        Ok(session.run(&mut uplink, &mut mqtt, utc).await)
+        Ok(session.run(&mut uplink, &mut mqtt, utc, store).await)
     }
 
     /// The uplink's task over a serial line. Ends as [`Shell::uplink_mqtt`] does.
@@ -214,28 +218,28 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
         buffers: &mut SerialBuffers<MESSAGE, FRAME>,
         time: &impl Timebase,
         utc: &mut impl UtcSource,
+        store: &mut impl Store,
     ) -> Exit {
         let SerialBuffers { scratch, frame } = buffers;
         let mut serial = Serial::new(dial, frame);
         let mut session =
             Session { node: &self.node, time, scratch, supervisor: Some((&self.supervisor, UPLINK)) };
         let mut uplink = Uplink::new(Config::default(), self.node.facts.boot);
-        session.run(&mut uplink, &mut serial, utc).await
+        session.run(&mut uplink, &mut serial, utc, store).await
     }
 
-    /// A sensor's task. Ends when the stream is halted. `planar` holds one block ([`block_samples_max`]); `flags` go into each
-    /// block.
+    /// A sensor's task. Ends when the stream is halted. `flags` go into each block.
     pub async fn sample<S: Sensor>(
         &self,
         stream: StreamId,
         sensor: &mut S,
         time: &impl Timebase,
-        planar: &mut [S::Sample],
+        memory: Memory<'_, S::Sample>,
         flags: u16,
     ) {
         let supervisor = Some((&self.supervisor, sensor_task(stream)));
         let options = acquire::Options { stream, when_full: WhenFull::DropOldest, flags, supervisor };
-        acquire::run(&self.node, sensor, time, planar, options).await;
+        acquire::run(&self.node, sensor, time, memory, options).await;
     }
 
     /// A task whose work has come to its end says so now and then, or the watchdog would take it for hung.

@@ -1,15 +1,19 @@
 //! One virtual board: the core's tasks around modelled sensors and a real socket or serial port.
 
+use super::flash::{HostFlash, open_store};
 use super::io::{SerialDial, TcpDial};
 use super::playback::{End, Player};
 use super::tap::{Feed, From, Switches, Tap};
 use super::timebase::HostTime;
 use super::{Chip, HostError, Source, VirtualBoard, VirtualSensor, Way, workers};
 use crate::acquire;
-use crate::clock::{TICK_HZ, UtcPair, UtcSource};
-use crate::node::{Facts, Held, Node, WhenFull, axes, boot_id};
+use crate::clock::{Exchange, TICK_HZ, UtcPair, UtcSource};
+use crate::node::{Facts, Held, Limits, Node, WhenFull, boot_id};
+use crate::reduce::{CHUNK_FRAMES, Memory};
+use crate::sensor::Sample;
 use crate::sensor::signal::Spindle;
 use crate::sensor::{adxl345, adxl355, iis3dwb};
+use crate::settings::{self, FlashStore};
 use crate::transport::mqtt::{Mqtt, Setup, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
 use crate::uplink::session::{Exit, Session};
@@ -22,10 +26,14 @@ use embassy_futures::select::{Either3, select, select3};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_time::{Duration, Timer};
 use parking_lot::Mutex;
+use spindle_common::dsp::{Decimator, LANES};
 use spindle_common::id::{BootId, StreamId};
+use spindle_common::settings::{BURST_SAMPLES_MAX, Settings};
 use spindle_common::wire::block::flags;
 use spindle_common::wire::messages::{ResetCause, TimeSource};
-use spindle_common::wire::{Offline, StreamInfo, StreamStatus, block_len_max, frame};
+use spindle_common::wire::{
+    BLOCK_SAMPLES_MAX, Lifetime, MESSAGE_LEN_MAX, Offline, StepStatus, StreamInfo, StreamStatus, frame,
+};
 use std::boxed::Box;
 use std::rc::Rc;
 use std::string::String;
@@ -37,8 +45,8 @@ use std::vec::Vec;
 /// Most blocks in a virtual board's ring.
 const RING_BLOCKS: usize = 1024;
 
-/// Room for messages that are not blocks.
-const SMALL_MESSAGE_LEN: usize = 1024;
+/// What a virtual board's Ethernet carries.
+const ETHERNET_BITS_PER_S: u32 = 100_000_000;
 
 type HostNode<'a> = Node<'a, NoopRawMutex, Box<[u8]>, RING_BLOCKS>;
 
@@ -62,6 +70,8 @@ const KILL: u8 = 3;
 pub struct Counters {
     /// Per stream.
     pub streams: Vec<StreamStatus>,
+    /// Per stream: how it reports, and what it withheld for that.
+    pub steps: Vec<StepStatus>,
     /// The uplink's.
     pub uplink: uplink::Counters,
     /// Blocks that the full ring dropped.
@@ -210,20 +220,31 @@ async fn within<F: Future>(timeout: std::time::Duration, future: F) -> Option<F:
     embassy_time::with_timeout(timeout, future).await.ok()
 }
 
-/// The host's clock as a node's UTC: tick 0 of the board was at `utc_start_ns`.
-struct HostUtc<'t> {
-    time: &'t HostTime,
-    zero: u64,
-    utc_start_ns: i64,
-    error_ns: u32,
+/// Where a virtual board's UTC comes from.
+enum HostUtc<'t> {
+    /// The host's clock: tick `zero` of the board was at `utc_start_ns`.
+    Host { time: &'t HostTime, zero: u64, utc_start_ns: i64, error_ns: u32 },
+    /// The gateway, as for a board without a time server.
+    Gateway(Exchange),
 }
 
 impl UtcSource for HostUtc<'_> {
     fn pair(&mut self) -> Option<UtcPair> {
-        let tick = self.time.newest().max(self.zero);
-        let since = i64::try_from(u128::from(tick - self.zero) * 1_000_000_000 / u128::from(TICK_HZ)).ok()?;
-        let utc_ns = self.utc_start_ns.checked_add(since)?;
-        Some(UtcPair { tick, utc_ns, error_ns: self.error_ns, source: TimeSource::Host })
+        let (time, zero, utc_start_ns, error_ns) = match self {
+            Self::Host { time, zero, utc_start_ns, error_ns } => (time, *zero, *utc_start_ns, *error_ns),
+            Self::Gateway(exchange) => return exchange.pair(),
+        };
+        let tick = time.newest().max(zero);
+        let since = i64::try_from(u128::from(tick - zero) * 1_000_000_000 / u128::from(TICK_HZ)).ok()?;
+        let utc_ns = utc_start_ns.checked_add(since)?;
+        Some(UtcPair { tick, utc_ns, error_ns, source: TimeSource::Host })
+    }
+
+    fn exchange(&mut self) -> Option<&mut Exchange> {
+        match self {
+            Self::Host { .. } => None,
+            Self::Gateway(exchange) => Some(exchange),
+        }
     }
 }
 
@@ -268,14 +289,26 @@ fn stream_info(index: usize, sensor: &VirtualSensor) -> StreamInfo<'_> {
 }
 
 async fn run(spec: VirtualBoard, mut boot: BootId, taps: Vec<Arc<Tap>>, shared: Arc<Shared>) {
-    while run_once(&spec, boot, &taps, &shared).await == Exit::Reboot {
+    let Ok(mut store) = open_store(&spec) else { return };
+    while run_once(&spec, boot, &taps, &shared, &mut store).await == Exit::Reboot {
         boot = draw_boot();
     }
     shared.ended.send_replace(true);
 }
 
-async fn run_once(spec: &VirtualBoard, boot: BootId, taps: &[Arc<Tap>], shared: &Shared) -> Exit {
+async fn run_once(
+    spec: &VirtualBoard,
+    boot: BootId,
+    taps: &[Arc<Tap>],
+    shared: &Shared,
+    store: &mut FlashStore<HostFlash>,
+) -> Exit {
     let streams = spec.sensors.iter().enumerate().map(|(index, sensor)| stream_info(index, sensor)).collect();
+    let streams: heapless::Vec<_, _> = streams;
+    let link_bits_per_s = match &spec.way {
+        Some(Way::Serial { baud, .. }) => *baud,
+        _ => ETHERNET_BITS_PER_S,
+    };
     let facts = Facts {
         site: &spec.site,
         machine: &spec.machine,
@@ -285,10 +318,20 @@ async fn run_once(spec: &VirtualBoard, boot: BootId, taps: &[Arc<Tap>], shared: 
         boot,
         reset_cause: ResetCause::PowerOn,
         last_panic: "",
-        lifetime: None,
+        lifetime: Some(Lifetime { boots: 1, ..Lifetime::default() }),
         streams,
+        limits: Limits {
+            link_bits_per_s,
+            block_samples_max: BLOCK_SAMPLES_MAX as u16,
+            burst_samples_max: BURST_SAMPLES_MAX,
+            message_len_max: MESSAGE_LEN_MAX as u32,
+        },
     };
-    let node: HostNode<'_> = Node::new(facts, std::vec![0; spec.ring_bytes].into_boxed_slice());
+    let built_in = spec.settings.clone().unwrap_or_else(|| Settings::built_in(&facts.streams));
+    let (settings, unusable) =
+        settings::at_start(store, &facts, spec.ring_bytes.min(MESSAGE_LEN_MAX), built_in).await;
+    let node: HostNode<'_> = Node::new(facts, settings, std::vec![0; spec.ring_bytes].into_boxed_slice());
+    node.note_unusable(unusable);
     let newest = Rc::new(Cell::new(0));
     let sampled_out = Cell::new(false);
     let sampling = async {
@@ -315,7 +358,7 @@ async fn run_once(spec: &VirtualBoard, boot: BootId, taps: &[Arc<Tap>], shared: 
     };
     let background = join3(sampling, watching, leaving);
     let time = HostTime::new(spec.speed, newest.clone());
-    let ended = select3(background, uplink_task(spec, &node, &time, shared), shared.until(KILL)).await;
+    let ended = select3(background, uplink_task(spec, &node, &time, shared, store), shared.until(KILL)).await;
     copy_counters(&node, sampled_out.get(), shared);
     match ended {
         Either3::Second(exit) => exit,
@@ -345,8 +388,11 @@ fn copy_counters(node: &HostNode<'_>, sampled_out: bool, shared: &Shared) {
     let dropped = node.dropped();
     let streams =
         (0..node.facts.streams.len()).filter_map(|index| node.counters(StreamId(u8::try_from(index).ok()?)));
+    let steps =
+        (0..node.facts.streams.len()).filter_map(|index| node.step(StreamId(u8::try_from(index).ok()?)));
     *shared.counters.lock() = Counters {
         streams: streams.collect(),
+        steps: steps.collect(),
         uplink,
         dropped,
         sealed: next.0,
@@ -363,6 +409,30 @@ async fn join_all(mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {
         if tasks.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+/// A reducer's memory, as large as any settings may need.
+struct StreamMemory<S> {
+    block: Vec<S>,
+    chunk: Vec<S>,
+    history: Vec<S>,
+    decimators: Box<[Option<Decimator>]>,
+}
+
+impl<S: Sample> StreamMemory<S> {
+    fn new(axes: usize) -> Self {
+        Self {
+            block: std::vec![S::default(); axes * BLOCK_SAMPLES_MAX],
+            chunk: std::vec![S::default(); axes * CHUNK_FRAMES],
+            history: std::vec![S::default(); axes * usize::from(BURST_SAMPLES_MAX)],
+            decimators: std::vec![None; axes.div_ceil(LANES)].into_boxed_slice(),
+        }
+    }
+
+    fn lend(&mut self) -> Memory<'_, S> {
+        let Self { block, chunk, history, decimators } = self;
+        Memory { block, chunk, history, decimators }
+    }
 }
 
 /// One sensor: samples until it ends by itself or is told to.
@@ -396,8 +466,8 @@ async fn sample(
             let end = End::default();
             let mut player = Player::new(playback.clone(), &time, tap, sensor.rate_error, &end)
                 .stop_after(sensor.stop_after);
-            let mut planar = std::vec![0i32; usize::from(sensor.block_samples) * playback.axes().len()];
-            let sampling = acquire::run(node, &mut player, &time, &mut planar, options);
+            let mut memory = StreamMemory::<i32>::new(playback.axes().len());
+            let sampling = acquire::run(node, &mut player, &time, memory.lend(), options);
             let ending = halt_when(node, stream, shared, || end.ask(), end.drained());
             select(sampling, ending).await;
             return;
@@ -412,8 +482,8 @@ async fn sample(
             }
             let config = $chip::Config { full_scale: $full_scale, ..$chip::Config::default() };
             let mut driver = $chip::$driver::new(model.spi(), model.int1(), &time, config);
-            let mut planar: Vec<$sample> = std::vec![0; usize::from(sensor.block_samples) * 3];
-            let sampling = acquire::run(node, &mut driver, &time, &mut planar, options);
+            let mut memory = StreamMemory::<$sample>::new(3);
+            let sampling = acquire::run(node, &mut driver, &time, memory.lend(), options);
             let ending = halt_when(node, stream, shared, || model.end(), model.drained());
             select(sampling, ending).await;
         }};
@@ -443,34 +513,39 @@ async fn halt_when(
     core::future::pending::<()>().await;
 }
 
-async fn uplink_task(spec: &VirtualBoard, node: &HostNode<'_>, time: &HostTime, shared: &Shared) -> Exit {
-    let lens = node
-        .facts
-        .streams
-        .iter()
-        .map(|info| block_len_max(axes(info).into(), info.block_samples.into(), info.encoding));
-    let message_len = lens.max().unwrap_or(0).max(SMALL_MESSAGE_LEN);
+async fn uplink_task(
+    spec: &VirtualBoard,
+    node: &HostNode<'_>,
+    time: &HostTime,
+    shared: &Shared,
+    store: &mut FlashStore<HostFlash>,
+) -> Exit {
+    let message_len = MESSAGE_LEN_MAX;
     let mut scratch = std::vec![0; message_len];
     let config = uplink::Config { window: spec.window, ..uplink::Config::default() };
     let mut uplink = Uplink::new(config, node.facts.boot);
-    let mut utc = HostUtc {
-        time,
-        zero: time.zero(),
-        utc_start_ns: spec.utc_start_ns.unwrap_or_else(utc_now_ns),
-        error_ns: UTC_ERROR_NS,
+    let mut utc = if spec.asks_time {
+        HostUtc::Gateway(Exchange::new(node.facts.boot))
+    } else {
+        HostUtc::Host {
+            time,
+            zero: time.zero(),
+            utc_start_ns: spec.utc_start_ns.unwrap_or_else(utc_now_ns),
+            error_ns: UTC_ERROR_NS,
+        }
     };
     let mut session = Session { node, time, scratch: &mut scratch, supervisor: None };
     match &spec.way {
         Some(Way::Mqtt { address, login }) => {
             let dial = TcpDial { address: address.clone(), switches: shared.switches.clone() };
-            let (mut rx, mut offline) = ([0; 512], [0; 128]);
+            let (mut rx, mut offline) = ([0; 1024], [0; 128]);
             let mut tx = std::vec![0; 8 * (message_len + TOPIC_LEN_MAX + 16) + 512];
             let will = Offline { node: node.facts.node, boot: node.facts.boot };
             let will_len = will.encode(&mut offline).unwrap_or(0);
             let login = login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
             let setup = Setup { rx: &mut rx, tx: &mut tx, offline: &offline[..will_len], login };
             match Mqtt::new(dial, &node.facts, setup, message_len) {
-                Ok(mut mqtt) => session.run(&mut uplink, &mut mqtt, &mut utc).await,
+                Ok(mut mqtt) => session.run(&mut uplink, &mut mqtt, &mut utc, store).await,
                 // Names and sizes were checked before; a credential that is too long can still be refused.
                 Err(_) => core::future::pending().await,
             }
@@ -479,7 +554,7 @@ async fn uplink_task(spec: &VirtualBoard, node: &HostNode<'_>, time: &HostTime, 
             let dial = SerialDial { device: device.clone(), baud: *baud, switches: shared.switches.clone() };
             let mut frame = std::vec![0; frame::len_max(message_len)];
             let mut serial = Serial::new(dial, &mut frame);
-            session.run(&mut uplink, &mut serial, &mut utc).await
+            session.run(&mut uplink, &mut serial, &mut utc, store).await
         }
         None => Exit::Left,
     }

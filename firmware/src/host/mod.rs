@@ -5,6 +5,7 @@
 
 mod board;
 mod chip;
+mod flash;
 mod io;
 mod playback;
 mod tap;
@@ -21,6 +22,7 @@ pub use timebase::Speed;
 use crate::sensor::iis3dwb::FullScale;
 use crate::sensor::signal::Spindle;
 use spindle_common::id::is_name;
+use spindle_common::settings::Settings;
 use spindle_common::wire::Encoding;
 use std::path::PathBuf;
 use std::string::String;
@@ -194,6 +196,9 @@ pub struct VirtualBoard {
     pub(crate) boot: Option<u64>,
     pub(crate) utc_start_ns: Option<i64>,
     pub(crate) tap: bool,
+    pub(crate) settings: Option<Settings>,
+    pub(crate) flash: Option<PathBuf>,
+    pub(crate) asks_time: bool,
 }
 
 impl VirtualBoard {
@@ -212,7 +217,32 @@ impl VirtualBoard {
             boot: None,
             utc_start_ns: None,
             tap: false,
+            settings: None,
+            flash: None,
+            asks_time: false,
         }
+    }
+
+    /// Run-time settings that are built in: every sample of every sensor unless told.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// Keeps settings of the gateway in this file, as a board keeps them in its flash. Without one they last over restarts that
+    /// the gateway asks for, but not beyond this process.
+    #[must_use]
+    pub fn flash(mut self, file: impl Into<PathBuf>) -> Self {
+        self.flash = Some(file.into());
+        self
+    }
+
+    /// Asks the gateway for the time, as a board without a time server does, in place of telling the host's.
+    #[must_use]
+    pub const fn asks_time(mut self) -> Self {
+        self.asks_time = true;
+        self
     }
 
     /// Adds a sensor.

@@ -7,6 +7,7 @@ use crate::acquire::{self, Options};
 use crate::clock::Timebase;
 use crate::config::SensorConfig;
 use crate::node::Node;
+use crate::reduce::Buffers;
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embedded_hal_async::digital::Wait;
 use embedded_hal_async::spi::SpiDevice;
@@ -35,7 +36,7 @@ pub enum PortError {
 /// Samples the chip on this bus and interrupt pin until the node halts the stream. Bus mode and clock are the board's to set,
 /// see [`SensorConfig::spi_mode`] and [`SensorConfig::spi_hz_max`].
 ///
-/// `PLANAR` is the size of the block's buffer, see [`NodeConfig::planar_len_max`](crate::config::NodeConfig::planar_len_max).
+/// `PLANAR` is the length of a block's and of a burst's buffer, see [`NodeConfig::planar_len_max`](crate::config::NodeConfig::planar_len_max).
 /// Buffer and driver live in the future, not on the stack.
 ///
 /// # Errors
@@ -61,19 +62,19 @@ where
             let full_scale = iis3dwb::FullScale::from_g(full_scale_g).ok_or(no_range)?;
             let config = iis3dwb::Config { full_scale, ..iis3dwb::Config::default() };
             let mut driver = iis3dwb::Iis3dwb::new(spi, int1, time, config);
-            acquire::run(node, &mut driver, time, &mut [0i16; PLANAR], options).await;
+            acquire::run(node, &mut driver, time, Buffers::<i16, PLANAR>::new().lend(), options).await;
         }
         "adxl355" => {
             let full_scale = adxl355::FullScale::from_g(full_scale_g).ok_or(no_range)?;
             let config = adxl355::Config { full_scale, ..adxl355::Config::default() };
             let mut driver = adxl355::Adxl355::new(spi, int1, time, config);
-            acquire::run(node, &mut driver, time, &mut [0i32; PLANAR], options).await;
+            acquire::run(node, &mut driver, time, Buffers::<i32, PLANAR>::new().lend(), options).await;
         }
         "adxl345" => {
             let full_scale = adxl345::FullScale::from_g(full_scale_g).ok_or(no_range)?;
             let config = adxl345::Config { full_scale, ..adxl345::Config::default() };
             let mut driver = adxl345::Adxl345::new(spi, int1, time, config);
-            acquire::run(node, &mut driver, time, &mut [0i16; PLANAR], options).await;
+            acquire::run(node, &mut driver, time, Buffers::<i16, PLANAR>::new().lend(), options).await;
         }
         _ => return Err(PortError::Model { name, model }),
     }
@@ -101,6 +102,6 @@ where
         return Err(PortError::Model { name: config.name, model: config.model });
     }
     let mut driver = Analog::<_, BUFFER>::new(adc, config);
-    acquire::run(node, &mut driver, time, &mut [0i16; PLANAR], options).await;
+    acquire::run(node, &mut driver, time, Buffers::<i16, PLANAR>::new().lend(), options).await;
     Ok(())
 }

@@ -13,6 +13,10 @@ use spindle_common::id::StreamId;
 pub enum Channel {
     /// Blocks of a stream.
     Raw(StreamId),
+    /// Features of a stream.
+    Features(StreamId),
+    /// Bursts of a stream.
+    Burst(StreamId),
     /// Who the node is; retained.
     Birth,
     /// Counters.
@@ -21,6 +25,21 @@ pub enum Channel {
     Time,
     /// Answers to commands.
     Answer,
+    /// Settings in force.
+    Settings,
+    /// Questions for the time.
+    TimeAsk,
+}
+
+impl Channel {
+    /// The sensor that it is about, where it is about one.
+    #[must_use]
+    pub const fn stream(self) -> Option<StreamId> {
+        match self {
+            Self::Raw(stream) | Self::Features(stream) | Self::Burst(stream) => Some(stream),
+            _ => None,
+        }
+    }
 }
 
 /// Opens byte streams to the other side: a TCP socket to the broker, or the serial port.
@@ -63,8 +82,12 @@ pub trait Link {
     /// Hands a message over. What happens to it afterwards only the gateway's acknowledgement tells.
     async fn send(&mut self, channel: Channel, message: &[u8]) -> Result<(), Self::Error>;
 
-    /// Waits for a message of the gateway (its length in `inbox`) or for any progress (`None`). Safe to drop half-way.
+    /// Waits for a message of the gateway (its length in `inbox`) or for any progress (`None`). A message that does not fit is
+    /// dropped, and its length told nevertheless. Safe to drop half-way.
     async fn wait(&mut self, inbox: &mut [u8]) -> Result<Option<usize>, Self::Error>;
+
+    /// Messages or frames that came in and were dropped, since the link was opened: garbled, or too many at once.
+    fn dropped(&self) -> u32;
 
     /// Says goodbye, so that the gateway need not guess.
     async fn close(self);

@@ -19,6 +19,9 @@ pub const TOPIC_LEN_MAX: usize = 128;
 /// A topic.
 pub type Topic = String<TOPIC_LEN_MAX>;
 
+/// The longest packet that a broker sends to a node: a topic, a few properties, and the longest message of the gateway.
+pub const RX_LEN_MIN: usize = TOPIC_LEN_MAX + INBOX_LEN + 64;
+
 /// Seconds between signs of life; the broker publishes the last will after one and a half times this.
 const KEEP_ALIVE_S: u16 = 10;
 
@@ -40,49 +43,55 @@ pub struct SetupError {
     what: &'static str,
 }
 
-/// Topics of a node.
+/// Topics of a node: made when they are needed, which costs less than the memory to keep them.
 #[derive(Debug, Clone)]
 pub struct Topics {
-    raw: Vec<Topic, STREAMS_MAX>,
-    birth: Topic,
-    status: Topic,
-    time: Topic,
-    answer: Topic,
-    offline: Topic,
-    ack: Topic,
-    cmd: Topic,
+    /// `spindle/v1/SITE/MACHINE/SENSOR/`, by stream.
+    streams: Vec<Topic, STREAMS_MAX>,
+    /// `spindle/v1/SITE/MACHINE/NODE/`.
+    node: Topic,
 }
 
 impl Topics {
     /// The topics of this node.
     #[must_use]
     pub fn new(facts: &Facts<'_>) -> Self {
-        let topic = |name: &str, kind: &str| {
+        let prefix = |name: &str| {
             let mut topic = Topic::new();
             // Fits: names are at most 32 bytes each.
-            let _ = write!(topic, "spindle/v1/{}/{}/{name}/{kind}", facts.site, facts.machine);
+            let _ = write!(topic, "spindle/v1/{}/{}/{name}/", facts.site, facts.machine);
             topic
         };
         Self {
-            raw: facts.streams.iter().map(|stream| topic(stream.sensor, "raw")).collect(),
-            birth: topic(facts.node, "birth"),
-            status: topic(facts.node, "status"),
-            time: topic(facts.node, "time"),
-            answer: topic(facts.node, "answer"),
-            offline: topic(facts.node, "offline"),
-            ack: topic(facts.node, "ack"),
-            cmd: topic(facts.node, "cmd"),
+            streams: facts.streams.iter().map(|stream| prefix(stream.sensor)).collect(),
+            node: prefix(facts.node),
         }
     }
 
-    fn of(&self, channel: Channel) -> Option<&Topic> {
-        match channel {
-            Channel::Raw(stream) => self.raw.get(usize::from(stream.0)),
-            Channel::Birth => Some(&self.birth),
-            Channel::Status => Some(&self.status),
-            Channel::Time => Some(&self.time),
-            Channel::Answer => Some(&self.answer),
-        }
+    fn of_node(&self, kind: &str) -> Topic {
+        let mut topic = self.node.clone();
+        // Fits: kinds are at most 8 bytes.
+        let _ = topic.push_str(kind);
+        topic
+    }
+
+    fn of(&self, channel: Channel) -> Option<Topic> {
+        let kind = match channel {
+            Channel::Raw(_) => "raw",
+            Channel::Features(_) => "features",
+            Channel::Burst(_) => "burst",
+            Channel::Birth => "birth",
+            Channel::Status => "status",
+            Channel::Time => "time",
+            Channel::Answer => "answer",
+            Channel::Settings => "settings",
+            Channel::TimeAsk => "timeask",
+        };
+        let Some(stream) = channel.stream() else { return Some(self.of_node(kind)) };
+        let mut topic = self.streams.get(usize::from(stream.0))?.clone();
+        // Fits, as above.
+        let _ = topic.push_str(kind);
+        Some(topic)
     }
 }
 
@@ -98,7 +107,7 @@ pub struct Mqtt<'b, D> {
 /// Buffers and credentials of an MQTT transport.
 #[derive(Debug)]
 pub struct Setup<'b> {
-    /// For one packet of the broker: 256 bytes are enough.
+    /// For one packet of the broker: [`RX_LEN_MIN`] bytes are enough.
     pub rx: &'b mut [u8],
     /// For messages in flight: as many as shall be, up to eight, plus 512 bytes.
     pub tx: &'b mut [u8],
@@ -123,10 +132,13 @@ impl<'b, D: Dial> Mqtt<'b, D> {
         if setup.tx.len() < message_len_max + TOPIC_LEN_MAX + 512 {
             return Err(SetupError { what: "transmit buffer is smaller than a message" });
         }
+        if setup.rx.len() < RX_LEN_MIN {
+            return Err(SetupError { what: "receive buffer is smaller than the longest packet" });
+        }
         let mut client_id: String<64> = String::new();
         // Fits: a name is at most 32 bytes.
         let _ = write!(client_id, "spindle-node-{}", facts.node);
-        let will = Will::new(&topics.offline, setup.offline, &[])
+        let will = Will::new(&topics.of_node("offline"), setup.offline, &[])
             .map_err(|_| SetupError { what: "last will's topic is too long" })?
             .qos(QoS::AtLeastOnce);
         let mut config = ConfigBuilder::new(minimq::Buffers::new(setup.rx, setup.tx))
@@ -154,14 +166,14 @@ impl<'b, D: Dial> Transport for Mqtt<'b, D> {
         let io = self.dial.dial().await.map_err(|_| Error::Dial)?;
         let mut connection = self.session.connect(io).await.map_err(|_| Error::Broken)?;
         let at_least_once = SubscriptionOptions::default().maximum_qos(QoS::AtLeastOnce);
-        let filters =
-            [TopicFilter::new(&self.topics.ack), TopicFilter::new(&self.topics.cmd).options(at_least_once)];
+        let (ack, cmd) = (self.topics.of_node("ack"), self.topics.of_node("cmd"));
+        let filters = [TopicFilter::new(&ack), TopicFilter::new(&cmd).options(at_least_once)];
         let subscribed = connection.subscribe(&filters, &[]).await.map_err(|_| Error::Broken)?;
         while connection.is_pending(&subscribed) {
             connection.poll().await.map_err(|_| Error::Broken)?;
         }
         let message_len_max = self.message_len_max;
-        Ok(MqttLink { connection, topics: &self.topics, message_len_max, early: Deque::new() })
+        Ok(MqttLink { connection, topics: &self.topics, message_len_max, early: Deque::new(), dropped: 0 })
     }
 }
 
@@ -172,6 +184,8 @@ pub struct MqttLink<'t, 'b, I: Read + Write> {
     message_len_max: usize,
     /// Came in while a send waited for room; full, the oldest goes (acks are cumulative, commands are asked again).
     early: Deque<Vec<u8, INBOX_LEN>, 4>,
+    /// Those that went, and those that were too long to be kept.
+    dropped: u32,
 }
 
 impl<I: Read + Write> Link for MqttLink<'_, '_, I> {
@@ -184,7 +198,9 @@ impl<I: Read + Write> Link for MqttLink<'_, '_, I> {
     async fn send(&mut self, channel: Channel, message: &[u8]) -> Result<(), Error> {
         let Some(topic) = self.topics.of(channel) else { return Ok(()) };
         loop {
-            let mut publication = Publication::bytes(topic, message).qos(QoS::AtLeastOnce);
+            // A question for the time that comes late is worth nothing.
+            let qos = if channel == Channel::TimeAsk { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+            let mut publication = Publication::bytes(&topic, message).qos(qos);
             if channel == Channel::Birth {
                 publication = publication.retain();
             }
@@ -197,15 +213,17 @@ impl<I: Read + Write> Link for MqttLink<'_, '_, I> {
                 // Nothing is in flight, so waiting would make no room.
                 return Err(Error::Broken);
             }
-            if let Some(publish) = self.connection.poll().await.map_err(|_| Error::Broken)?
-                && let Ok(payload) = Vec::from_slice(publish.payload())
-            {
-                if self.early.is_full() {
-                    self.early.pop_front();
-                }
-                // There is room: the oldest was just dropped.
-                let _ = self.early.push_back(payload);
+            let Some(publish) = self.connection.poll().await.map_err(|_| Error::Broken)? else { continue };
+            let Ok(payload) = Vec::from_slice(publish.payload()) else {
+                self.dropped = self.dropped.saturating_add(1);
+                continue;
+            };
+            if self.early.is_full() {
+                self.early.pop_front();
+                self.dropped = self.dropped.saturating_add(1);
             }
+            // There is room: the oldest was just dropped.
+            let _ = self.early.push_back(payload);
         }
     }
 
@@ -217,9 +235,14 @@ impl<I: Read + Write> Link for MqttLink<'_, '_, I> {
         }
         let Some(publish) = self.connection.poll().await.map_err(|_| Error::Broken)? else { return Ok(None) };
         let payload = publish.payload();
-        let Some(place) = inbox.get_mut(..payload.len()) else { return Ok(None) };
-        place.copy_from_slice(payload);
+        if let Some(place) = inbox.get_mut(..payload.len()) {
+            place.copy_from_slice(payload);
+        }
         Ok(Some(payload.len()))
+    }
+
+    fn dropped(&self) -> u32 {
+        self.dropped
     }
 
     async fn close(mut self) {

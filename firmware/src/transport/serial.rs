@@ -100,6 +100,10 @@ impl<I: Read + Write> Link for SerialLink<'_, I> {
         }
     }
 
+    fn dropped(&self) -> u32 {
+        u32::try_from(self.decoder.counters().refused).unwrap_or(u32::MAX)
+    }
+
     async fn close(mut self) {
         // Best effort: the line may be dead.
         let _ = self.io.flush().await;

@@ -69,7 +69,9 @@ pub enum Item {
     Status,
     /// A (tick, UTC) pair, if one is known.
     Time,
-    /// The block with this number.
+    /// The settings in force.
+    Settings,
+    /// The block, features or burst with this number.
     Block(Seq),
 }
 
@@ -122,6 +124,7 @@ pub struct Uplink {
     ack_timeout_ms: u64,
     backoff_ms: u64,
     birth_due: bool,
+    settings_due: bool,
     status_at_ms: u64,
     time_at_ms: u64,
     /// `oldest` as the last status told it, and when.
@@ -146,6 +149,7 @@ impl Uplink {
             ack_timeout_ms: config.ack_timeout_ms,
             backoff_ms: config.backoff_ms,
             birth_due: false,
+            settings_due: false,
             status_at_ms: 0,
             time_at_ms: 0,
             told_oldest: Seq(0),
@@ -190,10 +194,30 @@ impl Uplink {
         self.backoff_ms = (self.backoff_ms * 2).min(self.config.backoff_max_ms);
     }
 
-    /// Birth, status and time are wanted now.
-    pub fn report(&mut self, now_ms: u64) {
-        self.birth_due = true;
+    /// Birth, settings, status and time are wanted now.
+    pub const fn report(&mut self, now_ms: u64) {
+        (self.birth_due, self.settings_due) = (true, true);
         (self.status_at_ms, self.time_at_ms) = (now_ms, now_ms);
+    }
+
+    /// A status is wanted now.
+    pub const fn report_status(&mut self, now_ms: u64) {
+        self.status_at_ms = now_ms;
+    }
+
+    /// There is a new (tick, UTC) pair.
+    pub const fn report_time(&mut self, now_ms: u64) {
+        self.time_at_ms = now_ms;
+    }
+
+    /// Other intervals of statuses and (tick, UTC) pairs, from now on.
+    pub fn set_intervals(&mut self, status_every_ms: u64, time_every_ms: u64, now_ms: u64) {
+        if (self.config.status_every_ms, self.config.time_every_ms) == (status_every_ms, time_every_ms) {
+            return;
+        }
+        (self.config.status_every_ms, self.config.time_every_ms) = (status_every_ms, time_every_ms);
+        self.status_at_ms = self.status_at_ms.min(now_ms + status_every_ms);
+        self.time_at_ms = self.time_at_ms.min(now_ms + time_every_ms);
     }
 
     /// The gateway has acknowledged everything before `next`. Returns the number before which the ring may free.
@@ -233,6 +257,9 @@ impl Uplink {
         };
         if core::mem::take(&mut self.birth_due) {
             return Action::Send(Item::Birth);
+        }
+        if core::mem::take(&mut self.settings_due) {
+            return Action::Send(Item::Settings);
         }
         if now_ms >= self.status_at_ms {
             return self.send_status(held, now_ms);

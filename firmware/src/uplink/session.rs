@@ -1,10 +1,13 @@
 //! The shell around the uplink's state machine: one task that owns the transport.
 
 use super::{Action, Item, Uplink};
-use crate::clock::{Timebase, UtcSource};
+use crate::clock::exchange::Ask;
+use crate::clock::{TICK_HZ, Timebase, UtcSource};
 use crate::command;
 use crate::log::log;
-use crate::node::{Node, PendingAnswer};
+use crate::node::{AxesSent, Change, Node, PendingAnswer};
+use crate::reduce::Governor;
+use crate::settings::{self, Store};
 use crate::supervise::{Supervisor, TaskId};
 use crate::transport::{Channel, Link, Transport};
 use core::pin::pin;
@@ -12,10 +15,15 @@ use embassy_futures::select::{Either, Either4, select, select4};
 use embassy_futures::{poll_once, yield_now};
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, Timer, with_timeout};
-use spindle_common::wire::{Message, decode};
+use spindle_common::wire::{Message, STREAMS_MAX, decode};
 
-/// Longest message from the gateway: acks and commands.
-pub const INBOX_LEN: usize = 128;
+/// Longest message from the gateway: settings of eight streams, each field at its longest.
+pub const INBOX_LEN: usize = {
+    let names_and_numbers = 2 + 33 + 5 + 4;
+    let trigger = 4 + 5 + 3 + 3 + 3;
+    let stream = 1 + 1 + 1 + 1 + 3 + 1 + 3 + trigger;
+    names_and_numbers + (5 + 3 + 3 + 1 + STREAMS_MAX * stream)
+};
 
 /// A send or connect that takes longer, in seconds, counts as a lost link.
 const LINK_TIMEOUT_S: u32 = 10;
@@ -64,10 +72,13 @@ where
         uplink: &mut Uplink,
         transport: &mut X,
         utc: &mut impl UtcSource,
+        store: &mut impl Store,
     ) -> Exit {
+        let mut governor = Governor::new();
         loop {
             self.check_in();
             self.node.note_uplink(uplink.counters(), false);
+            self.govern(uplink, &mut governor);
             if self.node.leaving.signaled() {
                 return Exit::Left;
             }
@@ -80,9 +91,16 @@ where
                     };
                     log!(info, "link up");
                     uplink.connected(now_ms());
-                    let lost = self.talk(uplink, &mut link, utc).await;
+                    if let Some(exchange) = utc.exchange() {
+                        exchange.connected(self.time.now());
+                    }
+                    let lost = self.talk(uplink, &mut link, utc, store, &mut governor).await;
+                    self.node.count_inbox_dropped(link.dropped());
                     log!(warn, "link left, {} connections so far", uplink.counters().connects);
                     uplink.disconnected(now_ms());
+                    if let Some(exchange) = utc.exchange() {
+                        exchange.disconnected();
+                    }
                     if let Lost::Wanted(exit) = lost {
                         while let Ok(answer) = self.node.answers.try_receive() {
                             let _ = within_limit(self.supervisor, self.answer(&mut link, &answer)).await;
@@ -100,36 +118,22 @@ where
     }
 
     /// Sends and receives on one link until it is lost.
-    async fn talk<L: Link>(&mut self, uplink: &mut Uplink, link: &mut L, utc: &mut impl UtcSource) -> Lost {
+    async fn talk<L: Link>(
+        &mut self,
+        uplink: &mut Uplink,
+        link: &mut L,
+        utc: &mut impl UtcSource,
+        store: &mut impl Store,
+        governor: &mut Governor,
+    ) -> Lost {
         let mut inbox = [0; INBOX_LEN];
         let mut sends = 0;
         loop {
             self.check_in();
+            self.govern(uplink, governor);
             let ready = link.ready();
-            let action = if ready { self.next(uplink) } else { Next::Wait(u64::MAX) };
+            let action = if ready { self.next(uplink, utc) } else { Next::Wait(u64::MAX) };
             match action {
-                Next::Send(item) => {
-                    let roll_call = self.supervisor;
-                    let sent = within_limit(roll_call, self.send(uplink, link, item, utc)).await;
-                    if !matches!(sent, Some(Ok(()))) {
-                        return Lost::Link;
-                    }
-                    // A transport that takes everything at once must not keep the other tasks from their turn.
-                    yield_now().await;
-                    sends += 1;
-                    if sends % SENDS_PER_LOOK != 0 {
-                        continue;
-                    }
-                    match poll_once(link.wait(&mut inbox)) {
-                        core::task::Poll::Ready(Ok(len)) => {
-                            if self.take(uplink, &inbox, len).await {
-                                return Lost::Wanted(Exit::Reboot);
-                            }
-                        }
-                        core::task::Poll::Ready(Err(_)) => return Lost::Link,
-                        core::task::Poll::Pending => {}
-                    }
-                }
                 Next::Wait(until_ms) => {
                     let node = self.node;
                     node.note_uplink(uplink.counters(), true);
@@ -145,7 +149,8 @@ where
                     };
                     match select4(link.wait(&mut inbox), more, answer, sleep_until(until_ms)).await {
                         Either4::First(Ok(len)) => {
-                            if self.take(uplink, &inbox, len).await {
+                            let arrived = self.time.now();
+                            if self.take(uplink, &inbox, len, arrived, utc, store).await {
                                 return Lost::Wanted(Exit::Reboot);
                             }
                         }
@@ -160,15 +165,84 @@ where
                         Either4::Second(Either::Second(())) => return Lost::Wanted(Exit::Left),
                         Either4::Second(Either::First(())) | Either4::Fourth(()) => {}
                     }
+                    continue;
                 }
+                Next::Answer(answer) => {
+                    let sent = within_limit(self.supervisor, self.answer(link, &answer)).await;
+                    if !matches!(sent, Some(Ok(()))) {
+                        return Lost::Link;
+                    }
+                }
+                Next::TimeAsk(ask) => {
+                    let message = self.node.time_ask(ask.id, ask.tick).encode(self.scratch);
+                    let message = message.ok().and_then(|len| self.scratch.get(..len)).unwrap_or_default();
+                    let sent = within_limit(self.supervisor, link.send(Channel::TimeAsk, message)).await;
+                    if !matches!(sent, Some(Ok(()))) {
+                        return Lost::Link;
+                    }
+                }
+                Next::Send(item) => {
+                    let roll_call = self.supervisor;
+                    let sent = within_limit(roll_call, self.send(uplink, link, item, utc)).await;
+                    if !matches!(sent, Some(Ok(()))) {
+                        return Lost::Link;
+                    }
+                }
+            }
+            // A transport that takes everything at once must not keep the other tasks from their turn.
+            yield_now().await;
+            sends += 1;
+            if sends % SENDS_PER_LOOK != 0 {
+                continue;
+            }
+            match poll_once(link.wait(&mut inbox)) {
+                core::task::Poll::Ready(Ok(len)) => {
+                    let arrived = self.time.now();
+                    if self.take(uplink, &inbox, len, arrived, utc, store).await {
+                        return Lost::Wanted(Exit::Reboot);
+                    }
+                }
+                core::task::Poll::Ready(Err(_)) => return Lost::Link,
+                core::task::Poll::Pending => {}
             }
         }
     }
 
-    fn next(&self, uplink: &mut Uplink) -> Next {
+    /// Steps down or up as the ring fills or empties, and tells what has come in force since this was last called.
+    fn govern(&self, uplink: &mut Uplink, governor: &mut Governor) {
+        let node = self.node;
+        node.degrade(governor.step(now_ms(), uplink.is_up(), node.fill_percent()));
+        let (status_s, time_s) = node.intervals_s();
+        uplink.set_intervals(u64::from(status_s) * 1000, u64::from(time_s) * 1000, now_ms());
+        let Some((change, answer)) = node.take_change() else { return };
+        if let Some(answer) = answer {
+            node.answer_later(answer);
+        }
+        match change {
+            Change::Settings => uplink.report(now_ms()),
+            Change::Steps => uplink.report_status(now_ms()),
+        }
+    }
+
+    /// Answers first: whoever waits for one shall not wait behind a ring full of blocks. Then the time: it is only worth something
+    /// fresh.
+    fn next(&self, uplink: &mut Uplink, utc: &mut impl UtcSource) -> Next {
+        if let Ok(answer) = self.node.answers.try_receive() {
+            return Next::Answer(answer);
+        }
+        let mut ask_at_ms = u64::MAX;
+        if let Some(exchange) = utc.exchange() {
+            exchange.set_every(self.node.intervals_s().1);
+            let now = self.time.now();
+            if let Some(ask) = exchange.poll(now) {
+                return Next::TimeAsk(ask);
+            }
+            let ticks = exchange.due().saturating_sub(now);
+            ask_at_ms = now_ms().saturating_add(ticks.div_ceil(u64::from(TICK_HZ) / 1000));
+        }
         match uplink.next(self.node.held(), now_ms()) {
             Action::Send(item) => Next::Send(item),
-            Action::Wait { until_ms } => Next::Wait(until_ms),
+            Action::Wait { until_ms } => Next::Wait(until_ms.min(ask_at_ms)),
             Action::Connect => Next::Wait(0),
         }
     }
@@ -182,7 +256,11 @@ where
     ) -> Result<(), L::Error> {
         let counters = uplink.counters();
         let (channel, len) = match item {
-            Item::Birth => (Channel::Birth, self.node.birth().encode(self.scratch).ok()),
+            Item::Birth => {
+                let mut letters = AxesSent::default();
+                (Channel::Birth, self.node.birth(&mut letters).encode(self.scratch).ok())
+            }
+            Item::Settings => (Channel::Settings, self.node.in_force().encode(self.scratch).ok()),
             Item::Status => {
                 let status = self.node.status(self.time.now(), counters.resent, counters.connects);
                 (Channel::Status, status.encode(self.scratch).ok())
@@ -193,7 +271,7 @@ where
             },
             // Dropped since the state machine looked: the status that follows says so.
             Item::Block(seq) => match self.node.copy_block(seq, self.scratch) {
-                Some((stream, len)) => (Channel::Raw(stream), Some(len)),
+                Some((channel, len)) => (channel, Some(len)),
                 None => return Ok(()),
             },
         };
@@ -210,9 +288,21 @@ where
         }
     }
 
-    /// Takes a message of the gateway. Returns true when the node shall restart.
-    async fn take(&mut self, uplink: &mut Uplink, inbox: &[u8], len: Option<usize>) -> bool {
-        let Some(Ok(message)) = len.and_then(|len| inbox.get(..len)).map(decode) else { return false };
+    /// Takes a message of the gateway that came in at tick `arrived`. Returns true when the node shall restart.
+    async fn take(
+        &mut self,
+        uplink: &mut Uplink,
+        inbox: &[u8],
+        len: Option<usize>,
+        arrived: u64,
+        utc: &mut impl UtcSource,
+        store: &mut impl Store,
+    ) -> bool {
+        let Some(len) = len else { return false };
+        let Some(Ok(message)) = inbox.get(..len).map(decode) else {
+            self.node.count_inbox_dropped(1);
+            return false;
+        };
         match message {
             Message::Ack(ack) if ack.node == self.node.facts.node => {
                 if let Some(next) = uplink.acknowledged(ack.boot, ack.next, self.node.held(), now_ms()) {
@@ -221,7 +311,17 @@ where
                 false
             }
             Message::Command(asked) if asked.node == self.node.facts.node => {
-                command::handle(self.node, &asked, || uplink.report(now_ms())).await
+                command::handle(self.node, &asked, || uplink.report(now_ms()))
+            }
+            Message::Set(set) if set.node == self.node.facts.node => {
+                settings::take(self.node, &set, store).await;
+                false
+            }
+            Message::TimeTell(tell) if tell.node == self.node.facts.node => {
+                if utc.exchange().is_some_and(|exchange| exchange.told(&tell, arrived)) {
+                    uplink.report_time(now_ms());
+                }
+                false
             }
             _ => false,
         }
@@ -235,6 +335,8 @@ where
 }
 
 enum Next {
+    Answer(PendingAnswer),
+    TimeAsk(Ask),
     Send(Item),
     Wait(u64),
 }
