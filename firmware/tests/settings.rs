@@ -13,8 +13,8 @@ use spindle_firmware::settings::{FlashStore, Store, Unusable, at_start};
 const PAGE: usize = 2048;
 const LEN: usize = 2 * PAGE;
 
-/// NOR flash written in words of `W` bytes: erasing sets every bit, writing only clears them, and a word of more than a byte is
-/// written once between erasures, as the STM32H5's with its error correction.
+/// NOR flash written in words of `W` bytes: erasing sets every bit, writing only clears them, and a word is written once between
+/// erasures; but one whose writing was cut may be written again, over what is there.
 #[derive(Clone)]
 struct Flash<const W: usize> {
     cells: Vec<u8>,
@@ -99,7 +99,7 @@ impl<const W: usize> NorFlash for Flash<W> {
                 let not_yet = if place < kept { 0 } else { self.random() };
                 self.cells[word * W + place] &= byte | not_yet;
             }
-            self.written[word] = self.cells[word * W..][..W].iter().any(|cell| *cell != 0xFF);
+            self.written[word] = !cut;
             if cut {
                 return Err(NorFlashErrorKind::Other);
             }

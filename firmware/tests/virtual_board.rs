@@ -227,7 +227,7 @@ fn settings_are_checked_applied_at_a_blocks_edge_told_and_kept_over_a_restart() 
         assert!((0.4..1.2).contains(&last[0].velocity_rms), "{last:?}");
         assert_eq!(stream.bursts[0].1.len(), 2 * 256);
         let whole = stream.covered.iter().filter(|(_, _, whole)| *whole).count();
-        assert!(whole >= 10 && whole + 5 <= stream.covered.len(), "{whole} of {}", stream.covered.len());
+        assert!(whole >= 10 && whole + 3 <= stream.covered.len(), "{whole} of {}", stream.covered.len());
     }
     let mut bytes = [0; 64];
     let len = Command { node: "node-1", id: 4, request: Request::Reboot }.encode(&mut bytes).unwrap();
@@ -257,6 +257,7 @@ fn a_node_that_asks_the_gateway_knows_the_time_within_its_bound() {
     let start = now_ns();
     let sensor = VirtualSensor::spindle("a", Spindle::default());
     let board = board(&broker).sensor(sensor).asks_time().start().unwrap();
+    wait_until("a pair", || !broker.gateway.lock().unwrap().pairs.is_empty());
     wait_until("two pairs", || broker.gateway.lock().unwrap().pairs.len() > 1);
     let gateway = broker.gateway.lock().unwrap();
     for (_, utc_ns, error_ns) in &gateway.pairs {
