@@ -165,23 +165,26 @@ impl ClockFit {
             let _ = points.push((x, difference_ns(pair.utc_ns, newest.utc_ns) - x));
             let _ = errors.push(f64::from(pair.error_ns));
         }
-        let mut slopes: Vec<f64, SLOPES_MAX> = Vec::new();
+        // What pairs say counts by how well they know it: their error, which is never taken for less than a microsecond.
+        let error = |index: usize| errors.get(index).copied().unwrap_or(0.0).max(1e3);
+        let mut slopes: Vec<(f64, f64), SLOPES_MAX> = Vec::new();
         for (index, (x1, y1)) in points.iter().enumerate() {
-            for (x2, y2) in points.iter().skip(index + 1) {
+            for (other, (x2, y2)) in points.iter().enumerate().skip(index + 1) {
                 if x2 > x1 {
-                    let _ = slopes.push((y2 - y1) / (x2 - x1));
+                    let _ = slopes.push(((y2 - y1) / (x2 - x1), 1.0 / (error(index) + error(other))));
                 }
             }
         }
-        let slope = median(&mut slopes).clamp(-DRIFT_MAX, DRIFT_MAX);
+        let slope = weighted_median(&mut slopes).clamp(-DRIFT_MAX, DRIFT_MAX);
         let base_ns = self.span_ns(oldest.tick, newest.tick, 0.0);
         // A slope that the pairs' errors can explain is taken as none: over a short base it would be noise.
-        let noise = 1.5 * median(&mut errors).max(1e3);
+        let noise = 1.5 * median(&mut errors.clone()).max(1e3);
         let squared = (slope * base_ns / noise) * (slope * base_ns / noise);
         let strength = squared * squared;
         self.drift = slope * strength / (1.0 + strength);
-        let mut offsets: Vec<f64, PAIRS_MAX> = points.iter().map(|(x, y)| y - self.drift * x).collect();
-        self.utc_ns = newest.utc_ns.saturating_add(median(&mut offsets) as i64);
+        let offset = |(index, (x, y)): (usize, &(f64, f64))| (y - self.drift * x, 1.0 / error(index));
+        let mut offsets: Vec<(f64, f64), PAIRS_MAX> = points.iter().enumerate().map(offset).collect();
+        self.utc_ns = newest.utc_ns.saturating_add(weighted_median(&mut offsets) as i64);
     }
 }
 
@@ -197,6 +200,30 @@ fn median(values: &mut [f64]) -> f64 {
         (len, Some(upper)) if len % 2 == 1 => *upper,
         (len, Some(upper)) => values.get(len / 2 - 1).map_or(*upper, |lower| f64::midpoint(*lower, *upper)),
     }
+}
+
+/// Median of values with weights: half of the weight lies on either side. That of equal weights is the [`median`], bit for bit.
+fn weighted_median(values: &mut [(f64, f64)]) -> f64 {
+    values.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+    let first = values.first().map_or(0.0, |(_, weight)| *weight);
+    if values.iter().all(|(_, weight)| *weight == first) {
+        let middle = values.len() / 2;
+        let at = |index: usize| values.get(index).map_or(0.0, |(value, _)| *value);
+        return if values.len() % 2 == 1 || values.is_empty() {
+            at(middle)
+        } else {
+            f64::midpoint(at(middle - 1), at(middle))
+        };
+    }
+    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let mut sum = 0.0;
+    for (value, weight) in values.iter() {
+        sum += weight;
+        if sum >= half {
+            return *value;
+        }
+    }
+    0.0
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use spindle_common::id::{BootId, Seq, StreamId};
 use spindle_firmware::node::Held;
 use spindle_firmware::ring::Ring;
+use spindle_firmware::transport::Channel;
 use spindle_firmware::uplink::{Action, Config, Item, Uplink};
 use std::collections::BTreeSet;
 
@@ -124,7 +125,7 @@ impl World {
         let seq = self
             .ring
             .push(
-                StreamId(0),
+                Channel::Raw(StreamId(0)),
                 1,
                 40,
                 |seq, out| {
@@ -185,7 +186,7 @@ impl World {
                     let oldest = self.ring.oldest();
                     self.fly(now, Message::Status { oldest }, calm);
                 }
-                Action::Send(Item::Birth | Item::Time) => {}
+                Action::Send(Item::Birth | Item::Settings | Item::Time) => {}
                 Action::Wait { until_ms } => {
                     assert!(until_ms > now, "never asks to be woken at once");
                     return;

@@ -209,3 +209,102 @@ fn fifty_boards_share_a_process() {
     }
     eprintln!("50 boards x 50,000 samples in {:?}", start.elapsed());
 }
+
+/// Sends settings and waits for the answer.
+fn set(broker: &Broker, id: u32, settings: &spindle_common::settings::Settings) -> String {
+    let mut bytes = [0; 512];
+    let set = spindle_common::wire::Set { node: "node-1", id, settings: settings.clone() };
+    let len = set.encode(&mut bytes).unwrap();
+    broker.publish("spindle/v1/plant/mill-1/node-1/cmd", &bytes[..len]);
+    wait_until("an answer", || broker.gateway.lock().unwrap().answers.iter().any(|(its, _)| *its == id));
+    let gateway = broker.gateway.lock().unwrap();
+    gateway.answers.iter().find(|(its, _)| *its == id).unwrap().1.clone()
+}
+
+#[test]
+fn settings_are_checked_applied_at_a_blocks_edge_told_and_kept_over_a_restart() {
+    use spindle_common::settings::{Codec, Step};
+    use spindle_common::wire::Command;
+    use spindle_common::wire::messages::Request;
+    let broker = Broker::start();
+    let board = board(&broker).sensor(VirtualSensor::spindle("a", Spindle::default())).start().unwrap();
+    wait_until("some blocks", || broker.gateway.lock().unwrap().next > 10);
+    wait_until("settings told", || broker.gateway.lock().unwrap().settings.is_some());
+    let mut settings = broker.gateway.lock().unwrap().settings.clone().unwrap();
+    assert_eq!((settings.version, settings.streams[0].step), (0, Step::Raw));
+    settings.version = 7;
+    settings.streams[0].axes = 0b1000;
+    assert_eq!(set(&broker, 1, &settings), "Refused stream 0: axes 0b1000 are not among its 7");
+    assert_eq!(broker.gateway.lock().unwrap().settings.as_ref().map(|s| s.version), Some(0));
+    settings.streams[0].axes = 0b101;
+    settings.streams[0].codec = Codec::Rice;
+    settings.streams[0].block_samples = 200;
+    settings.streams[0].step = Step::Decimated;
+    assert_eq!(set(&broker, 2, &settings), "Done version 7 is in force");
+    wait_until("version 7 told", || {
+        let gateway = broker.gateway.lock().unwrap();
+        gateway.settings.as_ref().is_some_and(|s| *s == settings) && gateway.axes[&0] == "xz"
+    });
+    settings.version = 8;
+    settings.streams[0].step = Step::Features;
+    settings.streams[0].trigger.every_s = 1;
+    settings.streams[0].trigger.after = 256;
+    assert_eq!(set(&broker, 3, &settings), "Done version 8 is in force");
+    wait_until("features and a burst", || {
+        let gateway = broker.gateway.lock().unwrap();
+        gateway.streams[&0].features.len() > 4 && !gateway.streams[&0].bursts.is_empty()
+    });
+    {
+        let gateway = broker.gateway.lock().unwrap();
+        let stream = &gateway.streams[&0];
+        // The spindle of the model: 0.5 m/s² at 100 Hz and harmonics on x, gravity on z.
+        let last = &stream.features[stream.features.len() - 2..];
+        assert!((0.3..0.6).contains(&last[0].rms) && (9.7..9.9).contains(&last[1].mean), "{last:?}");
+        assert!((0.4..1.2).contains(&last[0].velocity_rms), "{last:?}");
+        assert_eq!(stream.bursts[0].1.len(), 2 * 256);
+        let whole = stream.covered.iter().filter(|(_, _, whole)| *whole).count();
+        assert!(whole >= 10 && whole + 3 <= stream.covered.len(), "{whole} of {}", stream.covered.len());
+    }
+    let mut bytes = [0; 64];
+    let len = Command { node: "node-1", id: 4, request: Request::Reboot }.encode(&mut bytes).unwrap();
+    let boot = board.boot().0;
+    broker.publish("spindle/v1/plant/mill-1/node-1/cmd", &bytes[..len]);
+    wait_until("another boot in version 8", || {
+        let gateway = broker.gateway.lock().unwrap();
+        gateway.boot != Some(boot)
+            && gateway.settings.as_ref().is_some_and(|s| s.version == 8)
+            && gateway.streams.get(&0).is_some_and(|s| !s.features.is_empty())
+    });
+    let drained = board.drain_blocking(LONG);
+    assert!(drained.complete, "{drained:?}");
+    let gateway = broker.gateway.lock().unwrap();
+    let counters = &drained.counters.streams[0];
+    let missing = gateway.streams[&0].missing(counters.taken);
+    assert_eq!(missing, counters.lost_overrun + counters.lost_ring);
+    assert_eq!(drained.counters.steps[0].step, Step::Features);
+}
+
+#[test]
+fn a_node_that_asks_the_gateway_knows_the_time_within_its_bound() {
+    let broker = Broker::start();
+    #[allow(clippy::disallowed_methods, reason = "the gateway's clock")]
+    let now_ns =
+        || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
+    let start = now_ns();
+    let sensor = VirtualSensor::spindle("a", Spindle::default());
+    let board = board(&broker).sensor(sensor).asks_time().start().unwrap();
+    wait_until("a pair", || !broker.gateway.lock().unwrap().pairs.is_empty());
+    wait_until("two pairs", || broker.gateway.lock().unwrap().pairs.len() > 1);
+    let gateway = broker.gateway.lock().unwrap();
+    for (_, utc_ns, error_ns) in &gateway.pairs {
+        assert!((start..now_ns()).contains(utc_ns) && *error_ns < 1_000_000_000);
+    }
+    let [(first_tick, first_ns, first_error), .., (last_tick, last_ns, last_error)] = gateway.pairs[..]
+    else {
+        panic!("two pairs");
+    };
+    let off = (last_ns - first_ns) - (last_tick - first_tick) as i64 * 1000;
+    assert!(off.unsigned_abs() <= u64::from(first_error + last_error), "{off}");
+    drop(gateway);
+    drop(board);
+}

@@ -245,7 +245,8 @@ mod tests {
             let utc_ns = utc_s * 1_000_000_000 + 250_000_000;
             let (pair, way_ns) =
                 read(&answer(utc_ns, utc_ns + 100_000), NONCE, 10_000, 11_100).expect("good");
-            assert_eq!((pair.tick, way_ns), (10_550, 1_000_000));
+            assert_eq!(pair.tick, 10_550);
+            assert!((way_ns - 1_000_000).abs() < 3, "{way_ns}");
             assert!((pair.utc_ns - utc_ns - 50_000).abs() < 3, "{}", pair.utc_ns - utc_ns);
             assert!((2_500_000..2_520_000).contains(&pair.error_ns), "{}", pair.error_ns);
             assert_eq!(pair.source, TimeSource::Sntp);

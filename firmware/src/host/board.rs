@@ -8,7 +8,7 @@ use super::timebase::HostTime;
 use super::{Chip, HostError, Source, VirtualBoard, VirtualSensor, Way, workers};
 use crate::acquire;
 use crate::clock::{Exchange, TICK_HZ, UtcPair, UtcSource};
-use crate::node::{Facts, Held, Limits, Node, WhenFull, boot_id};
+use crate::node::{Facts, Held, Limits, Node, WhenFull, axes, boot_id};
 use crate::reduce::{CHUNK_FRAMES, Memory};
 use crate::sensor::Sample;
 use crate::sensor::signal::Spindle;
@@ -32,7 +32,8 @@ use spindle_common::settings::{BURST_SAMPLES_MAX, Settings};
 use spindle_common::wire::block::flags;
 use spindle_common::wire::messages::{ResetCause, TimeSource};
 use spindle_common::wire::{
-    BLOCK_SAMPLES_MAX, Lifetime, MESSAGE_LEN_MAX, Offline, StepStatus, StreamInfo, StreamStatus, frame,
+    Lifetime, MESSAGE_LEN_MAX, Offline, StepStatus, StreamInfo, StreamStatus, TRIGGER_LEN_MAX, block_len_max,
+    frame,
 };
 use std::boxed::Box;
 use std::rc::Rc;
@@ -44,6 +45,9 @@ use std::vec::Vec;
 
 /// Most blocks in a virtual board's ring.
 const RING_BLOCKS: usize = 1024;
+
+/// Samples per channel in the longest block that settings may ask of a virtual board, unless it has longer ones built in.
+const BLOCK_SAMPLES_USUAL: u16 = 2048;
 
 /// What a virtual board's Ethernet carries.
 const ETHERNET_BITS_PER_S: u32 = 100_000_000;
@@ -319,17 +323,18 @@ async fn run_once(
         reset_cause: ResetCause::PowerOn,
         last_panic: "",
         lifetime: Some(Lifetime { boots: 1, ..Lifetime::default() }),
-        streams,
         limits: Limits {
             link_bits_per_s,
-            block_samples_max: BLOCK_SAMPLES_MAX as u16,
+            block_samples_max: block_samples_max(spec),
             burst_samples_max: BURST_SAMPLES_MAX,
-            message_len_max: MESSAGE_LEN_MAX as u32,
+            message_len_max: message_len_max(spec, &streams),
         },
+        streams,
     };
     let built_in = spec.settings.clone().unwrap_or_else(|| Settings::built_in(&facts.streams));
+    let message_len = usize::try_from(facts.limits.message_len_max).unwrap_or(MESSAGE_LEN_MAX);
     let (settings, unusable) =
-        settings::at_start(store, &facts, spec.ring_bytes.min(MESSAGE_LEN_MAX), built_in).await;
+        settings::at_start(store, &facts, spec.ring_bytes.min(message_len), built_in).await;
     let node: HostNode<'_> = Node::new(facts, settings, std::vec![0; spec.ring_bytes].into_boxed_slice());
     node.note_unusable(unusable);
     let newest = Rc::new(Cell::new(0));
@@ -411,6 +416,18 @@ async fn join_all(mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {
     .await;
 }
 
+fn block_samples_max(spec: &VirtualBoard) -> u16 {
+    spec.sensors.iter().map(|sensor| sensor.block_samples).fold(BLOCK_SAMPLES_USUAL, u16::max)
+}
+
+fn message_len_max(spec: &VirtualBoard, streams: &[StreamInfo<'_>]) -> u32 {
+    let samples = usize::from(block_samples_max(spec).max(BURST_SAMPLES_MAX));
+    let len =
+        |info: &StreamInfo<'_>| block_len_max(axes(info).into(), samples, info.encoding) + TRIGGER_LEN_MAX;
+    let longest = streams.iter().map(len).max().unwrap_or(MESSAGE_LEN_MAX).min(MESSAGE_LEN_MAX);
+    u32::try_from(longest).unwrap_or(u32::MAX)
+}
+
 /// A reducer's memory, as large as any settings may need.
 struct StreamMemory<S> {
     block: Vec<S>,
@@ -420,9 +437,9 @@ struct StreamMemory<S> {
 }
 
 impl<S: Sample> StreamMemory<S> {
-    fn new(axes: usize) -> Self {
+    fn new(axes: usize, block_samples_max: u16) -> Self {
         Self {
-            block: std::vec![S::default(); axes * BLOCK_SAMPLES_MAX],
+            block: std::vec![S::default(); axes * usize::from(block_samples_max)],
             chunk: std::vec![S::default(); axes * CHUNK_FRAMES],
             history: std::vec![S::default(); axes * usize::from(BURST_SAMPLES_MAX)],
             decimators: std::vec![None; axes.div_ceil(LANES)].into_boxed_slice(),
@@ -466,7 +483,8 @@ async fn sample(
             let end = End::default();
             let mut player = Player::new(playback.clone(), &time, tap, sensor.rate_error, &end)
                 .stop_after(sensor.stop_after);
-            let mut memory = StreamMemory::<i32>::new(playback.axes().len());
+            let mut memory =
+                StreamMemory::<i32>::new(playback.axes().len(), node.facts.limits.block_samples_max);
             let sampling = acquire::run(node, &mut player, &time, memory.lend(), options);
             let ending = halt_when(node, stream, shared, || end.ask(), end.drained());
             select(sampling, ending).await;
@@ -482,7 +500,7 @@ async fn sample(
             }
             let config = $chip::Config { full_scale: $full_scale, ..$chip::Config::default() };
             let mut driver = $chip::$driver::new(model.spi(), model.int1(), &time, config);
-            let mut memory = StreamMemory::<$sample>::new(3);
+            let mut memory = StreamMemory::<$sample>::new(3, node.facts.limits.block_samples_max);
             let sampling = acquire::run(node, &mut driver, &time, memory.lend(), options);
             let ending = halt_when(node, stream, shared, || model.end(), model.drained());
             select(sampling, ending).await;
@@ -520,7 +538,7 @@ async fn uplink_task(
     shared: &Shared,
     store: &mut FlashStore<HostFlash>,
 ) -> Exit {
-    let message_len = MESSAGE_LEN_MAX;
+    let message_len = usize::try_from(node.facts.limits.message_len_max).unwrap_or(MESSAGE_LEN_MAX);
     let mut scratch = std::vec![0; message_len];
     let config = uplink::Config { window: spec.window, ..uplink::Config::default() };
     let mut uplink = Uplink::new(config, node.facts.boot);

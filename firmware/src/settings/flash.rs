@@ -1,5 +1,8 @@
 //! Settings in flash, by `sequential-storage`: two pages or more, records one after the other, each with a checksum; a page is
 //! erased only when its newest record stands in another. So whenever power is cut, the newest whole record is found again.
+//!
+//! A page's marker whose writing was cut is written again over itself: flash with error correction over each word must take that
+//! (not confirmed on silicon).
 
 use super::{Kept, Store, StoreError};
 use core::ops::Range;

@@ -109,21 +109,26 @@ fn serve(
                 out.extend([0x90, 3 + filters, body[0], body[1], 0, 0, 1]);
             }
             3 => {
-                assert_eq!(kind >> 1 & 3, 1, "boards publish with QoS 1");
                 let topic_len = usize::from(u16::from_be_bytes([body[0], body[1]]));
                 let topic = String::from_utf8(body[2..2 + topic_len].to_vec()).unwrap();
-                let id = [body[2 + topic_len], body[3 + topic_len]];
-                assert_eq!(body[4 + topic_len], 0, "no properties");
-                let payload = &body[5 + topic_len..];
+                let asks = topic.ends_with("/timeask");
+                assert_eq!(kind >> 1 & 3, u8::from(!asks), "boards publish with QoS 1 all but questions");
+                let id_len = if asks { 0 } else { 2 };
+                let id = &body[2 + topic_len..][..id_len];
+                assert_eq!(body[2 + topic_len + id_len], 0, "no properties");
+                let payload = &body[3 + topic_len + id_len..];
                 assert_eq!(kind & 1 == 1, topic.ends_with("/birth"), "only the birth is retained");
-                let ack = gateway.lock().unwrap().take(payload);
-                out.extend([0x40, 2, id[0], id[1]]);
-                if let Some(ack) = ack {
+                let answer = gateway.lock().unwrap().take(payload);
+                if !asks {
+                    out.extend([0x40, 2, id[0], id[1]]);
+                }
+                if let Some(answer) = answer {
                     let (site_machine, _) =
                         topic.strip_prefix("spindle/v1/").unwrap().rsplit_once('/').unwrap();
                     let (site_machine, _) = site_machine.rsplit_once('/').unwrap();
                     let node = gateway.lock().unwrap().node.clone();
-                    out.extend(publish(&format!("spindle/v1/{site_machine}/{node}/ack"), &ack));
+                    let kind = if asks { "cmd" } else { "ack" };
+                    out.extend(publish(&format!("spindle/v1/{site_machine}/{node}/{kind}"), &answer));
                 }
                 topics.lock().unwrap().push(topic);
             }

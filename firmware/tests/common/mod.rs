@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use spindle_common::id::Seq;
+use spindle_common::settings::Settings;
 use spindle_common::wire::block::flags;
-use spindle_common::wire::{Ack, Message, decode};
+use spindle_common::wire::{Ack, AxisFeatures, Message, StepStatus, TimeTell, decode};
 use std::collections::BTreeMap;
 
 /// Blocks of one stream as they were accepted: samples by index, interleaved.
@@ -16,12 +17,29 @@ pub(crate) struct Stream {
     pub(crate) overruns: u64,
     pub(crate) rate_measured_mhz: u32,
     pub(crate) ticks: Vec<(u64, u64)>,
+    /// What numbered messages stand for: first sample, samples, and whether they were sent as such.
+    pub(crate) covered: Vec<(u64, u64, bool)>,
+    pub(crate) features: Vec<AxisFeatures>,
+    pub(crate) bursts: Vec<(u64, Vec<i32>)>,
 }
 
 impl Stream {
     /// Index behind the last sample.
     pub(crate) fn end(&self) -> u64 {
         self.samples.last_key_value().map_or(0, |(first, samples)| first + samples.len() as u64 / self.axes())
+    }
+
+    /// Notes what a message stands for: behind all that came before.
+    fn cover(&mut self, first: u64, count: u64, whole: bool) {
+        if let Some((before, len, _)) = self.covered.last() {
+            assert!(first >= before + len, "{first} after {before} + {len}");
+        }
+        self.covered.push((first, count, whole));
+    }
+
+    /// Samples that no message stands for, up to `taken`.
+    pub(crate) fn missing(&self, taken: u64) -> u64 {
+        taken - self.covered.iter().map(|(_, count, _)| count).sum::<u64>()
     }
 
     fn axes(&self) -> u64 {
@@ -57,6 +75,10 @@ pub(crate) struct Gateway {
     pub(crate) taken: BTreeMap<u8, u64>,
     pub(crate) lost_overrun: BTreeMap<u8, u64>,
     pub(crate) lost_ring: BTreeMap<u8, u64>,
+    pub(crate) steps: BTreeMap<u8, StepStatus>,
+    pub(crate) settings: Option<Settings>,
+    pub(crate) axes: BTreeMap<u8, String>,
+    pub(crate) pairs: Vec<(u64, i64, u32)>,
     /// While set, nothing is acknowledged.
     pub(crate) deaf: bool,
 }
@@ -68,6 +90,46 @@ impl Gateway {
             Message::Birth(birth) => {
                 self.births += 1;
                 self.new_boot(birth.node, birth.boot.0);
+                self.axes = birth.streams.iter().map(|s| (s.stream.0, s.axes.to_owned())).collect();
+                assert!(birth.lifetime.is_some(), "births are of version 2");
+            }
+            Message::InForce(force) => self.settings = Some(force.settings),
+            Message::TimePair(pair) => self.pairs.push((pair.tick, pair.utc_ns, pair.error_ns)),
+            Message::TimeAsk(ask) => {
+                #[allow(clippy::disallowed_methods, reason = "a gateway's clock")]
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+                let now_ns = now.as_nanos() as i64;
+                let tell = TimeTell {
+                    node: ask.node,
+                    boot: ask.boot,
+                    id: ask.id,
+                    tick: ask.tick,
+                    received_ns: now_ns,
+                    sent_ns: now_ns,
+                    error_ns: 1000,
+                };
+                let mut bytes = vec![0; 128];
+                let len = tell.encode(&mut bytes).unwrap();
+                bytes.truncate(len);
+                return Some(bytes);
+            }
+            Message::Features(features) => {
+                if !self.is_next(features.seq) {
+                    return None;
+                }
+                let stream = self.streams.entry(features.stream.0).or_default();
+                stream.cover(features.first_sample, features.samples.into(), false);
+                stream.features.extend(&features.axes);
+                stream.flags |= features.flags;
+            }
+            Message::Burst(burst) => {
+                if !self.is_next(burst.block.header.seq) {
+                    return None;
+                }
+                let mut planar = vec![0; burst.block.header.len()];
+                burst.block.decode_samples(&mut planar).unwrap();
+                let stream = self.streams.entry(burst.block.header.stream.0).or_default();
+                stream.bursts.push((burst.block.header.first_sample, planar));
             }
             Message::Status(status) => {
                 self.statuses += 1;
@@ -76,6 +138,9 @@ impl Gateway {
                     self.given_up += u64::from(status.oldest.since(Seq(self.next)));
                     self.next = status.oldest.0;
                 }
+                let more = status.more.as_ref().expect("statuses are of version 2");
+                self.steps =
+                    more.steps.iter().zip(&status.streams).map(|(step, s)| (s.stream.0, *step)).collect();
                 for stream in &status.streams {
                     self.taken.insert(stream.stream.0, stream.taken);
                     self.lost_overrun.insert(stream.stream.0, stream.lost_overrun);
@@ -85,13 +150,10 @@ impl Gateway {
             Message::Block(block) => {
                 let header = block.header;
                 assert_eq!(Some(header.boot.0), self.boot, "birth comes first");
-                if header.seq.precedes(Seq(self.next)) {
-                    self.duplicates += 1;
-                } else if header.seq != Seq(self.next) {
-                    self.ahead += 1;
-                    return None;
-                } else {
-                    self.next = self.next.wrapping_add(1);
+                if !self.is_next(header.seq) {
+                    return (header.seq.precedes(Seq(self.next)) && !self.deaf).then(|| self.ack()).flatten();
+                }
+                {
                     let mut planar = vec![0; header.len()];
                     block.decode_samples(&mut planar).unwrap();
                     let (axes, frames) = (usize::from(header.axes), usize::from(header.samples));
@@ -99,6 +161,7 @@ impl Gateway {
                         .flat_map(|frame| (0..axes).map(move |axis| axis * frames + frame))
                         .map(|at| planar[at]);
                     let stream = self.streams.entry(header.stream.0).or_default();
+                    stream.cover(header.first_sample, header.covered(), header.decimation == 1);
                     assert!(header.first_sample >= stream.end(), "samples never go back");
                     stream.samples.insert(header.first_sample, interleaved.collect());
                     stream.blocks += 1;
@@ -114,6 +177,19 @@ impl Gateway {
             _ => return None,
         }
         (!self.deaf).then(|| self.ack()).flatten()
+    }
+
+    /// Whether a numbered message is the one that is waited for; it then is no more.
+    fn is_next(&mut self, seq: Seq) -> bool {
+        if seq.precedes(Seq(self.next)) {
+            self.duplicates += 1;
+        } else if seq != Seq(self.next) {
+            self.ahead += 1;
+        } else {
+            self.next = self.next.wrapping_add(1);
+            return true;
+        }
+        false
     }
 
     pub(crate) fn ack(&self) -> Option<Vec<u8>> {
