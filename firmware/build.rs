@@ -33,10 +33,48 @@ fn main() {
         emit(&mut out, &catalog, node);
     }
     out.push_str("];\n");
+    login(&mut out);
     let path = Path::new(&std::env::var("OUT_DIR").unwrap_or_default()).join("nodes.rs");
     if let Err(error) = std::fs::write(&path, out) {
         println!("cargo::error=cannot write {}: {error}", path.display());
     }
+}
+
+/// User and password of the node that is built, from the folder that `spindle provision` made: they are in the image, and nowhere
+/// else.
+fn login(out: &mut String) {
+    for name in ["SPINDLE_CREDENTIALS", "SPINDLE_NODE"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    let (folder, node) = (std::env::var("SPINDLE_CREDENTIALS"), std::env::var("SPINDLE_NODE"));
+    let login = match (folder, node) {
+        (Ok(folder), Ok(node)) if !folder.is_empty() => {
+            let path = Path::new(&folder).join("nodes").join(node).join("login.toml");
+            println!("cargo:rerun-if-changed={}", path.display());
+            match read_login(&path) {
+                Ok(login) => Some(login),
+                Err(reason) => {
+                    println!("cargo::error={}: {reason}", path.display());
+                    None
+                }
+            }
+        }
+        _ => None,
+    };
+    let login = login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
+    let _ = writeln!(
+        out,
+        "/// User and password at the broker; `None` when the image was built without credentials.\n\
+         pub const LOGIN: Option<(&str, &str)> = {login:?};"
+    );
+}
+
+fn read_login(path: &Path) -> Result<(String, String), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    // What stands in the file is a secret: an error must not repeat it.
+    let table: toml::Table = text.parse().map_err(|_| "is not TOML".to_string())?;
+    let value = |key: &str| table.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+    value("user").zip(value("password")).ok_or_else(|| "has no user and password".to_string())
 }
 
 /// Writing to a string cannot fail, so results of `write!` are dropped.

@@ -32,6 +32,7 @@ fn node(config: &NodeConfig) -> TestNode {
         boot: BootId(7),
         reset_cause: ResetCause::PowerOn,
         last_panic: "",
+        lifetime: None,
         streams: config.streams(),
     };
     Node::new(facts, vec![0; 1 << 20])

@@ -59,8 +59,10 @@ impl Catalog {
                 match folder {
                     Some("boards") => {
                         add(&mut catalog.boards, stem, &text, |board| &board.name).and_then(|()| {
-                            budget_fault(&catalog.boards, stem)
-                                .map_or(Ok(()), |fault| Err((line_of(&text, None, "budget"), fault)))
+                            match budget_fault(&catalog.boards, stem) {
+                                Some(reason) => Err((line_of(&text, None, "budget"), reason)),
+                                None => Ok(()),
+                            }
                         })
                     }
                     Some("sensors") => add(&mut catalog.sensors, stem, &text, |sensor| &sensor.name)
@@ -337,6 +339,21 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_that_the_part_cannot_give_is_refused() {
+        for (key, wanted) in [("flash_bytes", "bytes of flash"), ("stack_bytes", "bytes of RAM and stack")] {
+            let mut files = ours();
+            let (_, text) =
+                files.iter_mut().find(|(path, _)| path.ends_with("boards/qemu-mps2.toml")).unwrap();
+            let (head, budget) = text.split_once("[budget]").unwrap();
+            let line = budget.lines().find(|line| line.starts_with(key)).unwrap();
+            let head = head.to_string();
+            *text = format!("{head}[budget]{}", budget.replace(line, &format!("{key} = 5_000_000")));
+            let errors = Catalog::parse(files).unwrap_err();
+            assert!(errors[0].reason.contains(wanted) && errors[0].line > 5, "{errors:?}");
+        }
+    }
+
+    #[test]
     fn an_analog_sensor_whose_figures_contradict_each_other_is_refused() {
         let with = |from: &str, to: &str| {
             let mut files = ours();
@@ -352,21 +369,6 @@ mod tests {
         assert!(error.contains("a count is 61.0352 mg"), "{error}");
         let error = with("fifo_frames", "spi_mode = 3\nfifo_frames");
         assert!(error.contains("is analog"), "{error}");
-    }
-
-    #[test]
-    fn a_budget_that_the_part_cannot_give_is_refused() {
-        for (key, wanted) in [("flash_bytes", "bytes of flash"), ("stack_bytes", "bytes of RAM and stack")] {
-            let mut files = ours();
-            let (_, text) =
-                files.iter_mut().find(|(path, _)| path.ends_with("boards/qemu-mps2.toml")).unwrap();
-            let (head, budget) = text.split_once("[budget]").unwrap();
-            let line = budget.lines().find(|line| line.starts_with(key)).unwrap();
-            let head = head.to_string();
-            *text = format!("{head}[budget]{}", budget.replace(line, &format!("{key} = 5_000_000")));
-            let errors = Catalog::parse(files).unwrap_err();
-            assert!(errors[0].reason.contains(wanted) && errors[0].line > 5, "{errors:?}");
-        }
     }
 
     #[test]

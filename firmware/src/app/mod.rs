@@ -11,21 +11,26 @@ mod supervise;
 pub use supervise::{WATCHDOG_TIMEOUT_MS, Watchdog};
 
 use crate::acquire;
-use crate::clock::{Timebase, UtcSource};
+use crate::clock::{BoardUtc, Exchange, NewestPair, Timebase, UtcSource};
 use crate::config::{LinkConfig, NodeConfig};
 use crate::log::log;
 use crate::node::{Facts, Limits, Node, WhenFull, boot_id};
 use crate::reduce::Memory;
 use crate::retain::{Boot, Retained};
 use crate::sensor::Sensor;
+use crate::sensor::port::{self, PortError};
 use crate::settings::{self, Store};
 use crate::supervise::{Supervisor, TASKS_MAX, TaskId};
 use crate::transport::Dial;
 use crate::transport::mqtt::{Mqtt, Setup, SetupError, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
+#[cfg(feature = "net")]
+use crate::transport::udp::{SNTP_PORT, UdpBuffers, UdpPeer};
 use crate::uplink::session::{Exit, INBOX_LEN, Session};
 use crate::uplink::{Config, Uplink};
-use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_sync::blocking_mutex::raw::{NoopRawMutex, RawMutex};
+use embedded_hal_async::digital::Wait;
+use embedded_hal_async::spi::SpiDevice;
 use spindle_common::id::StreamId;
 use spindle_common::wire::{Offline, STREAMS_MAX, TRIGGER_LEN_MAX, block_len_max, frame};
 
@@ -186,6 +191,43 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
         }
     }
 
+    /// Address of the node's time server, in numbers, when its file names one.
+    #[must_use]
+    pub const fn time_server(&self) -> Option<&'static str> {
+        match self.config.link {
+            LinkConfig::Ethernet { sntp, .. } => sntp,
+            LinkConfig::Serial { .. } => None,
+        }
+    }
+
+    /// Where the uplink has its time from: the node's time server, whose task fills `newest`, or the gateway.
+    #[must_use]
+    pub fn utc<'n, N: RawMutex>(&self, newest: &'n NewestPair<N>) -> BoardUtc<'n, N> {
+        match self.time_server() {
+            Some(_) => BoardUtc::Server(newest),
+            None => BoardUtc::Gateway(Exchange::new(self.node.facts.boot)),
+        }
+    }
+
+    /// The task that asks the time server, for ever.
+    #[cfg(feature = "net")]
+    pub async fn ask_time_server<N: RawMutex>(
+        &self,
+        stack: embassy_net::Stack<'static>,
+        buffers: &mut UdpBuffers,
+        time: &impl Timebase,
+        newest: &NewestPair<N>,
+    ) {
+        let Some(server) = self.time_server() else { return };
+        stack.wait_config_up().await;
+        let Ok(Some(mut socket)) = UdpPeer::new(stack, server, SNTP_PORT, buffers) else {
+            log!(error, "time server is no address: {}", server);
+            return;
+        };
+        let every_s = self.config.settings().time_every_s;
+        crate::clock::sntp::run(&mut socket, time, newest, every_s, self.node.facts.boot.0, || ()).await;
+    }
+
     /// The uplink's task over MQTT. Ends when the gateway asks for a restart or the node was told to leave.
     ///
     /// # Errors
@@ -237,9 +279,29 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
         memory: Memory<'_, S::Sample>,
         flags: u16,
     ) {
+        acquire::run(&self.node, sensor, time, memory, self.options(stream, flags)).await;
+    }
+
+    /// [`Shell::sample`] of the chip on this bus and interrupt pin, by the driver that the node's file names. `PLANAR` is
+    /// [`NodeConfig::planar_len_max`].
+    ///
+    /// # Errors
+    /// When the firmware cannot drive what is configured.
+    pub async fn sample_port<const PLANAR: usize, S: SpiDevice, P: Wait>(
+        &self,
+        stream: StreamId,
+        bus: (S, P),
+        time: &impl Timebase,
+        flags: u16,
+    ) -> Result<(), PortError> {
+        let Some(config) = self.config.sensors.get(usize::from(stream.0)) else { return Ok(()) };
+        let options = self.options(stream, flags);
+        port::run::<PLANAR, _, _, BLOCKS, _, _, _>(&self.node, bus, time, config, options).await
+    }
+
+    const fn options(&self, stream: StreamId, flags: u16) -> acquire::Options<'_> {
         let supervisor = Some((&self.supervisor, sensor_task(stream)));
-        let options = acquire::Options { stream, when_full: WhenFull::DropOldest, flags, supervisor };
-        acquire::run(&self.node, sensor, time, memory, options).await;
+        acquire::Options { stream, when_full: WhenFull::DropOldest, flags, supervisor }
     }
 
     /// A task whose work has come to its end says so now and then, or the watchdog would take it for hung.

@@ -4,7 +4,9 @@ pub mod exchange;
 pub mod sntp;
 
 pub use exchange::Exchange;
+pub use sntp::NewestPair;
 
+use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Instant, Timer};
 use spindle_common::wire::messages::TimeSource;
 
@@ -120,6 +122,30 @@ impl RoundTrip {
             source,
         };
         Ok((pair, way_ns))
+    }
+}
+
+/// Where a board has its time from, by its node's file.
+pub enum BoardUtc<'a, M: RawMutex> {
+    /// From the gateway, in an exchange of messages.
+    Gateway(Exchange),
+    /// From a time server, by the task that asks it.
+    Server(&'a NewestPair<M>),
+}
+
+impl<M: RawMutex> UtcSource for BoardUtc<'_, M> {
+    fn pair(&mut self) -> Option<UtcPair> {
+        match self {
+            Self::Gateway(exchange) => exchange.pair(),
+            Self::Server(newest) => newest.pair(),
+        }
+    }
+
+    fn exchange(&mut self) -> Option<&mut Exchange> {
+        match self {
+            Self::Gateway(exchange) => exchange.exchange(),
+            Self::Server(_) => None,
+        }
     }
 }
 

@@ -4,6 +4,8 @@ pub mod mqtt;
 pub mod serial;
 #[cfg(feature = "net")]
 pub mod tcp;
+#[cfg(feature = "net")]
+pub mod udp;
 
 use embedded_io_async::{Read, Write};
 use spindle_common::id::StreamId;

@@ -3,7 +3,6 @@
 #![no_main]
 
 mod executor;
-#[expect(dead_code, reason = "the storage of settings is built upon it")]
 mod flash;
 mod host;
 mod irq;
@@ -18,11 +17,13 @@ mod watchdog;
 
 use cortex_m::peripheral::SCB;
 use cortex_m_rt::{ExceptionFrame, entry, exception};
+use flash::Flash;
 use host::{Arguments, Link};
 use spindle_common::wire::messages::ResetCause;
 use spindle_firmware::app::{self, Shell};
 use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
+use spindle_firmware::settings::FlashStore;
 use static_cell::{ConstStaticCell, StaticCell};
 
 // Defines the logger that `defmt` links to.
@@ -37,6 +38,7 @@ const RING_LEN: usize = 2 * 1024 * 1024;
 const RING_BLOCKS: usize = 1024;
 
 type BoardShell = Shell<RING_BLOCKS>;
+type BoardStore = FlashStore<Flash>;
 
 #[unsafe(link_section = ".uninit.retained")]
 #[used]
@@ -56,8 +58,15 @@ fn main() -> ! {
     };
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
     static SHELL: StaticCell<BoardShell> = StaticCell::new();
+    static STORE: StaticCell<BoardStore> = StaticCell::new();
     let random = arguments.random.unwrap_or_else(host::random);
-    let shell: &BoardShell = SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, random, RING.take()));
+    let store = Flash::take().and_then(|flash| BoardStore::new(flash, 0..flash::LEN as u32).ok());
+    let Some(store) = store else {
+        host::print(format_args!("the flash is too small for settings"));
+        host::exit(2);
+    };
+    let store = STORE.init(store);
+    let shell: &BoardShell = SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, random, store, RING.take()));
     host::print(format_args!(
         "start node={} boot={:016x} cause={:?} boots={} watchdog_resets={} panics={} hung_tasks={:#b} last_panic={:?}",
         NODE.name,
@@ -74,7 +83,7 @@ fn main() -> ! {
         LinkConfig::Serial { .. } => Link::Serial,
     });
     time::start();
-    executor::run(|spawner| tasks::spawn(spawner, shell, arguments, link))
+    executor::run(|spawner| tasks::spawn(spawner, shell, store, arguments, link))
 }
 
 /// Resets the board; `RETAINED` keeps its contents.

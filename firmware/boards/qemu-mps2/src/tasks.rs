@@ -2,10 +2,10 @@
 
 use crate::host::{self, Arguments, Link};
 use crate::lan9118::Lan9118;
-use crate::models::{self, Feed};
+use crate::models::Feed;
 use crate::uart::{Line, Uart};
 use crate::watchdog::Cmsdk;
-use crate::{BoardShell, MESSAGE, NODE, stack};
+use crate::{BoardShell, BoardStore, MESSAGE, NODE, stack};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use embassy_executor::Spawner;
 use embassy_futures::select::{Either, select};
@@ -14,14 +14,13 @@ use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Timer};
 use spindle_common::id::StreamId;
-use spindle_common::wire::STREAMS_MAX;
 use spindle_common::wire::block::flags;
 use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, sensor_task};
-use spindle_firmware::clock::{BoardTime, NoUtc};
-use spindle_firmware::config::LinkConfig;
-use spindle_firmware::sensor::iis3dwb::Iis3dwb;
-use spindle_firmware::sensor::iis3dwb::model::Model;
+use spindle_firmware::clock::{BoardTime, NewestPair};
+use spindle_firmware::config::{self, LinkConfig};
+use spindle_firmware::sensor::{adxl345, adxl355, iis3dwb};
 use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
+use spindle_firmware::transport::udp::UdpBuffers;
 use spindle_firmware::uplink::session::Exit;
 use static_cell::{ConstStaticCell, StaticCell};
 
@@ -32,14 +31,23 @@ const TCP_TX: usize = 16 * 1024;
 const FAULT_AFTER_S: u64 = 3;
 
 /// Samples of one block, all channels together.
-const PLANAR: usize = app::block_samples_max(NODE);
+const PLANAR: usize = NODE.planar_len_max();
+
+/// The newest pair of the time server, where the node has one.
+static NEWEST: NewestPair<CriticalSectionRawMutex> = NewestPair::new();
 
 /// Sensors whose model has ended, and the signal that this changed.
 static ENDED: AtomicUsize = AtomicUsize::new(0);
 static ONE_ENDED: Signal<CriticalSectionRawMutex, ()> = Signal::new();
 
 /// Spawns what the node needs.
-pub fn spawn(spawner: Spawner, shell: &'static BoardShell, arguments: Arguments, link: Link) {
+pub fn spawn(
+    spawner: Spawner,
+    shell: &'static BoardShell,
+    store: &'static mut BoardStore,
+    arguments: Arguments,
+    link: Link,
+) {
     match link {
         Link::Ethernet => {
             let Some(chip) = Lan9118::start() else {
@@ -58,9 +66,12 @@ pub fn spawn(spawner: Spawner, shell: &'static BoardShell, arguments: Arguments,
             let seed = shell.node.facts.boot.0;
             let (stack, runner) = embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), seed);
             start(spawner, net(runner));
-            start(spawner, mqtt(shell, arguments, stack));
+            if shell.time_server().is_some() {
+                start(spawner, ask_time(shell, stack));
+            }
+            start(spawner, mqtt(shell, store, arguments, stack));
         }
-        Link::Serial => start(spawner, serial(shell, arguments)),
+        Link::Serial => start(spawner, serial(shell, store, arguments)),
     }
     for index in (0u8..).take(NODE.sensors.len()) {
         start(spawner, sample(shell, arguments, StreamId(index)));
@@ -91,7 +102,18 @@ async fn net(mut runner: Runner<'static, Lan9118>) {
 }
 
 #[embassy_executor::task]
-async fn mqtt(shell: &'static BoardShell, arguments: Arguments, stack: Stack<'static>) {
+async fn ask_time(shell: &'static BoardShell, stack: Stack<'static>) {
+    static BUFFERS: StaticCell<UdpBuffers> = StaticCell::new();
+    shell.ask_time_server(stack, BUFFERS.init(UdpBuffers::new()), &BoardTime, &NEWEST).await;
+}
+
+#[embassy_executor::task]
+async fn mqtt(
+    shell: &'static BoardShell,
+    store: &'static mut BoardStore,
+    arguments: Arguments,
+    stack: Stack<'static>,
+) {
     const TX: usize = app::mqtt_tx_len(MESSAGE);
     static BUFFERS: ConstStaticCell<MqttBuffers<MESSAGE, TX>> = ConstStaticCell::new(MqttBuffers::new());
     static TCP: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
@@ -100,8 +122,8 @@ async fn mqtt(shell: &'static BoardShell, arguments: Arguments, stack: Stack<'st
         host::exit(2);
     };
     let dial = TcpDial::new(stack, broker, TCP.take());
-    let mut utc = NoUtc;
-    let uplink = shell.uplink_mqtt(dial, BUFFERS.take(), None, &BoardTime, &mut utc);
+    let mut utc = shell.utc(&NEWEST);
+    let uplink = shell.uplink_mqtt(dial, BUFFERS.take(), config::LOGIN, &BoardTime, &mut utc, store);
     match or_fault(shell, &arguments, "uplink", uplink).await {
         Ok(exit) => left(shell, exit),
         Err(error) => {
@@ -112,13 +134,16 @@ async fn mqtt(shell: &'static BoardShell, arguments: Arguments, stack: Stack<'st
 }
 
 #[embassy_executor::task]
-async fn serial(shell: &'static BoardShell, arguments: Arguments) {
+async fn serial(shell: &'static BoardShell, store: &'static mut BoardStore, arguments: Arguments) {
     const FRAME: usize = app::serial_frame_len(MESSAGE);
     static BUFFERS: ConstStaticCell<SerialBuffers<MESSAGE, FRAME>> =
         ConstStaticCell::new(SerialBuffers::new());
-    let mut utc = NoUtc;
-    let uplink = shell.uplink_serial(Line(Uart::start()), BUFFERS.take(), &BoardTime, &mut utc);
-    left(shell, or_fault(shell, &arguments, "uplink", uplink).await);
+    let mut utc = shell.utc(&NEWEST);
+    let uplink = shell.uplink_serial(Line(Uart::start()), BUFFERS.take(), &BoardTime, &mut utc, store);
+    let uplink = select(uplink, count_line_errors(shell));
+    if let Either::First(exit) = or_fault(shell, &arguments, "uplink", uplink).await {
+        left(shell, exit);
+    }
 }
 
 /// The uplink has ended.
@@ -148,32 +173,55 @@ fn left(shell: &'static BoardShell, exit: Exit) -> ! {
     host::exit(0)
 }
 
-#[embassy_executor::task(pool_size = STREAMS_MAX)]
+#[embassy_executor::task(pool_size = NODE.sensors.len())]
 async fn sample(shell: &'static BoardShell, arguments: Arguments, stream: StreamId) {
     let sensor = &NODE.sensors[usize::from(stream.0)];
-    let Some(config) = models::iis3dwb(sensor) else {
-        host::print(format_args!("sensor {}: this board has no model of {}", sensor.name, sensor.model));
-        host::exit(2);
-    };
     let seed = arguments.seed.wrapping_add(stream.0.into());
-    let mut model = Model::new(Feed::new(seed, arguments.samples), BoardTime, 0.0);
-    if !arguments.overruns {
-        model = model.patient();
+    macro_rules! run {
+        ($chip:ident) => {{
+            let feed = Feed::new(sensor, seed, arguments.samples);
+            let mut model = $chip::model::Model::new(feed, BoardTime, 0.0);
+            if !arguments.overruns {
+                model = model.patient();
+            }
+            let bus = (model.spi(), model.int1());
+            let sampling = shell.sample_port::<PLANAR, _, _>(stream, bus, &BoardTime, flags::SYNTHETIC);
+            let sampling = or_fault(shell, &arguments, sensor.name, sampling);
+            let ending = async {
+                model.drained().await;
+                shell.node.halt(stream);
+                core::future::pending::<()>().await;
+            };
+            if let Either::First(Err(error)) = select(sampling, ending).await {
+                host::print(format_args!("{error}"));
+                host::exit(2);
+            }
+        }};
     }
-    let mut driver = Iis3dwb::new(model.spi(), model.int1(), BoardTime, config);
-    let mut planar = [0; PLANAR];
-    let sampling = shell.sample(stream, &mut driver, &BoardTime, &mut planar, flags::SYNTHETIC);
-    let sampling = or_fault(shell, &arguments, sensor.name, sampling);
-    let ending = async {
-        model.drained().await;
-        shell.node.halt(stream);
-        core::future::pending::<()>().await;
-    };
-    select(sampling, ending).await;
+    match sensor.model {
+        "iis3dwb" => run!(iis3dwb),
+        "adxl355" => run!(adxl355),
+        "adxl345" => run!(adxl345),
+        model => {
+            host::print(format_args!("sensor {}: this board has no model of {model}", sensor.name));
+            host::exit(2);
+        }
+    }
     ENDED.fetch_add(1, Ordering::SeqCst);
     ONE_ENDED.signal(());
     loop {
         shell.check_in(sensor_task(stream));
+        Timer::after(Duration::from_secs(1)).await;
+    }
+}
+
+/// Tells the node what the line has lost.
+async fn count_line_errors(shell: &BoardShell) {
+    let mut told = 0;
+    loop {
+        let lost = Uart::dropped();
+        shell.node.count_line_errors(lost.wrapping_sub(told));
+        told = lost;
         Timer::after(Duration::from_secs(1)).await;
     }
 }

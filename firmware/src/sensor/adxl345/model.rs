@@ -58,7 +58,8 @@ impl<S: Signal> model::Chip for Chip<S> {
         let due = self.part.due(now) >> self.slower();
         let [least, most] = self.full_scale().ends();
         while self.part.taken < due && !self.part.ended {
-            if self.part.patient && self.fifo.is_full() {
+            // The chip tells of an overrun when it is full, whether it lost something or not: it must not become full.
+            if self.part.patient && self.fifo.len() + 1 >= reg::FRAMES_MAX {
                 return;
             }
             let Some(frame) = self.source.next(SCALE) else {

@@ -22,15 +22,17 @@ use embedded_hal_async::digital::Wait;
 use embedded_hal_async::spi::{ErrorType, Operation, SpiDevice};
 use mmio::Reg;
 use spindle_common::id::{BootId, StreamId};
+use spindle_common::settings::{Settings, Step};
 use spindle_common::wire::messages::ResetCause;
 use spindle_common::wire::{Encoding, StreamInfo};
 use spindle_firmware::acquire::{self, Options};
 use spindle_firmware::clock::Timebase;
-use spindle_firmware::node::{Facts, Node, WhenFull};
+use spindle_firmware::node::{Facts, Limits, Node, WhenFull};
+use spindle_firmware::reduce::Buffers;
 use spindle_firmware::sensor::iis3dwb::registers as reg;
 use spindle_firmware::sensor::iis3dwb::{Config, Iis3dwb, RATE_NOMINAL_MHZ};
 use spindle_firmware::sensor::signal::{Signal, Spindle};
-use static_cell::ConstStaticCell;
+use static_cell::{ConstStaticCell, StaticCell};
 
 const FREE_RUN: Reg = Reg::at(0x4020_009C);
 
@@ -187,7 +189,13 @@ fn steps_per_1000() -> u32 {
 }
 
 /// Instructions times 100 per sample and axis, from the FIFO's words to a block in the ring.
-fn trial(encoding: Encoding, signal: &[[i16; 3]; FRAMES], ring: &mut [u8], per_1000: u32) -> u64 {
+fn trial(
+    (step, encoding): (Step, Encoding),
+    signal: &[[i16; 3]; FRAMES],
+    ring: &mut [u8],
+    memory: &mut Buffers<i16, { 512 * 3 }>,
+    per_1000: u32,
+) -> u64 {
     let facts = Facts {
         site: "lab",
         machine: "bench",
@@ -198,17 +206,24 @@ fn trial(encoding: Encoding, signal: &[[i16; 3]; FRAMES], ring: &mut [u8], per_1
         reset_cause: ResetCause::PowerOn,
         last_panic: "",
         lifetime: None,
+        limits: Limits {
+            link_bits_per_s: 100_000_000,
+            block_samples_max: 512,
+            burst_samples_max: 512,
+            message_len_max: 8192,
+        },
         streams: [info(encoding)].into_iter().collect(),
     };
-    let node: Node<'_, NoopRawMutex, _, RING_BLOCKS> = Node::new(facts, ring);
+    let mut settings = Settings::built_in(&facts.streams);
+    settings.streams[0].step = step;
+    let node: Node<'_, NoopRawMutex, _, RING_BLOCKS> = Node::new(facts, settings, ring);
     let registers = RefCell::new([0; 128]);
     let chip = Chip { signal, frame: Cell::new(0), left: Cell::new(BATCHES), spent: Cell::new(0), registers };
     let time = SampleTime(&chip);
     let mut sensor = Iis3dwb::new(Bus(&chip), Pin(&chip, || node.halt(StreamId(0))), time, Config::default());
-    let mut planar = [0_i16; 512 * 3];
     let options = Options { stream: StreamId(0), when_full: WhenFull::DropOldest, flags: 0, supervisor: None };
     let start = FREE_RUN.read();
-    embassy_futures::block_on(acquire::run(&node, &mut sensor, &time, &mut planar, options));
+    embassy_futures::block_on(acquire::run(&node, &mut sensor, &time, memory.lend(), options));
     let steps = FREE_RUN.read().wrapping_sub(start).wrapping_sub(chip.spent.get());
     let samples = chip.frame.get() * 3;
     u64::from(steps) * 100_000 / u64::from(per_1000) / samples
@@ -227,8 +242,16 @@ fn main() -> ! {
     time::start();
     let per_1000 = steps_per_1000();
     host::print(format_args!("counter steps per 1000 instructions: {per_1000}"));
-    for (name, encoding) in [("raw", Encoding::Raw16), ("rice", Encoding::Rice16)] {
-        let hundredths = trial(encoding, signal, ring, per_1000);
+    static MEMORY: StaticCell<Buffers<i16, { 512 * 3 }>> = StaticCell::new();
+    let memory = MEMORY.init_with(Buffers::new);
+    let trials = [
+        ("raw", Step::Raw, Encoding::Raw16),
+        ("rice", Step::Raw, Encoding::Rice16),
+        ("decimated by 8", Step::Decimated, Encoding::Raw16),
+        ("features", Step::Features, Encoding::Raw16),
+    ];
+    for (name, step, encoding) in trials {
+        let hundredths = trial((step, encoding), signal, ring, memory, per_1000);
         host::print(format_args!(
             "cost {name}: {}.{:02} instructions per sample and axis",
             hundredths / 100,
