@@ -1,7 +1,7 @@
 //! Turns `hardware-configs` into constants, so that a board's identity, wiring and ranges come from the same files that the
 //! gateway reads, checked by the same schema. A folder that does not parse fails the build, with every fault named.
 
-use spindle_common::hardware::{Catalog, Node, NodeLink};
+use spindle_common::hardware::{Catalog, LinkKind, Node, NodeLink};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -45,9 +45,20 @@ fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
         ),
         NodeLink::Serial { baud } => format!("LinkConfig::Serial {{ baud: {baud} }}"),
     };
+    let (kind, wanted) = match &node.link {
+        NodeLink::Ethernet { .. } => (LinkKind::Ethernet, None),
+        NodeLink::Serial { baud } => (LinkKind::Serial, Some(u64::from(*baud))),
+    };
+    let of_board = catalog
+        .boards
+        .get(&node.board)
+        .and_then(|board| board.link.iter().find(|link| link.kind == kind).map(|link| link.bits_per_s_max));
+    // The schema was checked: a node's board has its link.
+    let link_bits_per_s = u32::try_from(wanted.or(of_board).unwrap_or(0)).unwrap_or(u32::MAX);
     let _ = writeln!(
         out,
-        "NodeConfig {{ name: {:?}, site: {:?}, machine: {:?}, board: {:?}, link: {link}, sensors: &[",
+        "NodeConfig {{ name: {:?}, site: {:?}, machine: {:?}, board: {:?}, link: {link}, \
+         link_bits_per_s: {link_bits_per_s}, sensors: &[",
         node.name, node.site, node.machine, node.board
     );
     for place in &node.sensor {
