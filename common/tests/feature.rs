@@ -1,5 +1,7 @@
 //! Features as a node computes them, in single precision, against the gateway's way over the same samples.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use spindle_common::dsp::{LANES, Moments, Velocity, to_frames};
 use spindle_common::feature::{Energy, Meter, VELOCITY_BAND_HZ, Values, settle_len};
 
@@ -122,7 +124,7 @@ fn a_rate_that_was_wrong_at_first_is_taken_out_of_velocity_and_a_large_error_res
     let rate_hz = 26_667.0;
     let tone = |i: u64| (3.0 * (i as f64 / rate_hz * 80.0 * std::f64::consts::TAU).sin()) as f32;
     let mut meter = Meter::new(1);
-    let mut second = |meter: &mut Meter, from: u64, believed: f64| {
+    let second = |meter: &mut Meter, from: u64, believed: f64| {
         meter.take(from, 26_667, believed, |_, place, out| {
             for (offset, sample) in (0u64..).zip(out) {
                 *sample = tone(from + place as u64 + offset);

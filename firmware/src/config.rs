@@ -18,7 +18,7 @@ pub struct NodeConfig {
     pub board: &'static str,
     /// How it reaches the gateway.
     pub link: LinkConfig,
-    /// What that link carries, bits per second.
+    /// What that link carries, bits per second: the line's rate, or what the board's file says.
     pub link_bits_per_s: u32,
     /// The sensors, in the order of their stream numbers.
     pub sensors: &'static [SensorConfig],

@@ -89,7 +89,7 @@ impl<const W: usize> NorFlash for Flash<W> {
     }
 
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
-        assert!(offset as usize % W == 0 && bytes.len() % W == 0);
+        assert!((offset as usize).is_multiple_of(W) && bytes.len().is_multiple_of(W));
         for (word, bytes) in (offset as usize / W..).zip(bytes.chunks(W)) {
             assert!(!self.written[word], "a word is written twice");
             let cut = self.cut()?;

@@ -98,7 +98,7 @@ fn long(packet: &[u8; PACKET_LEN], at: usize) -> u64 {
 
 /// A duration in 1/65536 s, in ns.
 fn short_ns(packet: &[u8; PACKET_LEN], at: usize) -> u64 {
-    u64::from(word(packet, at)) * 1_000_000_000 >> 16
+    (u64::from(word(packet, at)) * 1_000_000_000) >> 16
 }
 
 /// UTC of a time stamp. Its seconds wrap in 2036; those whose top bit is clear are of the era that begins then (RFC 4330,
@@ -106,7 +106,7 @@ fn short_ns(packet: &[u8; PACKET_LEN], at: usize) -> u64 {
 fn utc_ns(stamp: u64) -> i64 {
     let seconds = (stamp >> 32).cast_signed();
     let era = if stamp >> 63 == 1 { 0 } else { 1 << 32 };
-    let fraction_ns = ((stamp & 0xFFFF_FFFF) * 1_000_000_000 >> 32).cast_signed();
+    let fraction_ns = (((stamp & 0xFFFF_FFFF) * 1_000_000_000) >> 32).cast_signed();
     (seconds + era - EPOCH_S) * 1_000_000_000 + fraction_ns
 }
 
