@@ -16,6 +16,7 @@ use crate::session::json::Mapping;
 use crate::source::listener::{Listener, ListenerError};
 use crate::source::mqtt::{Mqtt, MqttError};
 use crate::source::serial::Serial;
+use crate::source::time::TimeTeller;
 use crate::source::{self, SourceId, topic};
 use parking_lot::{Condvar, Mutex};
 use std::net::SocketAddr;
@@ -181,7 +182,8 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         .build()
         .map_err(RunError::Thread)?;
     let (inbox, inbox_end) = mpsc::channel(source::BATCHES_MAX);
-    let sources = start_sources(config, &io, inbox, &metrics, stop)?;
+    let time = TimeTeller::new(clock.clone(), config.session.clock_error, metrics.clone());
+    let sources = start_sources(config, &io, inbox, &metrics, &time, stop)?;
     let names = sources.names;
     let session = Session::new(&config.session, &config.source.json, names, state, metrics.clone())
         .with_hardware(hardware);
@@ -307,6 +309,7 @@ fn start_sources(
     io: &tokio::runtime::Runtime,
     inbox: source::Inbox,
     metrics: &Arc<Metrics>,
+    time: &TimeTeller,
     stop: &Stop,
 ) -> Result<Sources, RunError> {
     let json = config.source.json.iter().map(|json| Mapping::new(json).filter());
@@ -314,12 +317,12 @@ fn start_sources(
     let mut sources = Sources { names: Vec::new(), handles: Vec::new(), tasks: Vec::new(), listener: None };
     for mqtt in &config.source.mqtt {
         let (id, end) = sources.add(&mqtt.name);
-        let source = Mqtt::new(id, mqtt, &config.gateway.name, filters.clone(), metrics.clone())?;
+        let source = Mqtt::new(id, mqtt, &config.gateway.name, filters.clone(), metrics.clone(), time.clone())?;
         sources.tasks.push(io.spawn(source.run(inbox.clone(), end, stop.clone())));
     }
     if let Some(listener) = &config.source.listener {
         let (id, end) = sources.add("listener");
-        let source = io.block_on(Listener::bind(id, listener, filters, metrics.clone()))?;
+        let source = io.block_on(Listener::bind(id, listener, filters, metrics.clone(), time.clone()))?;
         sources.listener = Some(source.address());
         let spawn = io.handle().clone();
         let spawn = move |client| drop(spawn.spawn(client));
@@ -327,7 +330,7 @@ fn start_sources(
     }
     for serial in &config.source.serial {
         let (id, end) = sources.add(&serial.device.display().to_string());
-        let source = Serial::new(id, serial.clone(), metrics.clone());
+        let source = Serial::new(id, serial.clone(), metrics.clone(), time.clone());
         sources.tasks.push(io.spawn(source.run(inbox.clone(), end, stop.clone())));
     }
     Ok(sources)

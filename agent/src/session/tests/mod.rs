@@ -194,5 +194,5 @@ impl Rig {
 }
 
 fn balanced(book: Book) -> bool {
-    book.taken == book.accepted + book.lost + book.rejected
+    book.taken == book.accepted + book.withheld + book.lost + book.rejected
 }
