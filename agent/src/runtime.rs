@@ -1,6 +1,7 @@
 //! The one place that spawns threads and tasks, and that ends them in order: sources stop taking, ingest commits what was
 //! taken and acknowledges it, the journal closes, the pipeline reads it to its end, destinations deliver what is under way.
 
+use crate::api::control::{self, Control};
 use crate::api::metrics::Metrics;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -183,7 +184,9 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         .map_err(RunError::Thread)?;
     let (inbox, inbox_end) = mpsc::channel(source::BATCHES_MAX);
     let time = TimeTeller::new(clock.clone(), config.session.clock_error, metrics.clone());
-    let sources = start_sources(config, &io, inbox, &metrics, &time, stop)?;
+    let mut sources = start_sources(config, &io, inbox, &metrics, &time, stop)?;
+    let (asks, control) = mpsc::channel(control::CONNECTIONS_MAX);
+    sources.tasks.extend(start_control(data_dir, &io, asks, stop));
     let names = sources.names;
     let session = Session::new(&config.session, &config.source.json, names, state, metrics.clone())
         .with_hardware(hardware);
@@ -192,6 +195,7 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         journal,
         config: config.journal.clone(),
         inbox: inbox_end,
+        control,
         sources: sources.handles,
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -295,6 +299,29 @@ fn destinations(
         )?));
     }
     Ok(destinations)
+}
+
+/// Starts the way of commands to nodes. Without it the gateway does everything else.
+fn start_control(
+    data_dir: &Path,
+    io: &tokio::runtime::Runtime,
+    asks: mpsc::Sender<control::Ask>,
+    stop: &Stop,
+) -> Option<tokio::task::JoinHandle<()>> {
+    let spawn = io.handle().clone();
+    // Tokio's sockets are made within its runtime.
+    let bound = io.block_on(async { Control::bind(data_dir, asks) });
+    match bound {
+        Ok(control) => {
+            let spawn = move |connection| drop(spawn.spawn(connection));
+            Some(io.spawn(control.run(stop.clone(), spawn)))
+        }
+        Err(error) => {
+            let path = control::path(data_dir);
+            tracing::error!(path = %path.display(), %error, "no control socket: `spindle node` cannot reach nodes");
+            None
+        }
+    }
 }
 
 struct Sources {

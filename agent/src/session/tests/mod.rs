@@ -3,6 +3,7 @@
 mod clock;
 mod intake;
 mod order;
+mod steps;
 
 use super::*;
 use crate::journal::Book;
