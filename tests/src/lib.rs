@@ -13,6 +13,7 @@ pub mod fuzz;
 pub mod kafka;
 pub mod mosquitto;
 pub mod node;
+pub mod obedient;
 pub mod process;
 pub mod proxy;
 pub mod pty;

@@ -100,8 +100,7 @@ impl Emit<'_> {
         let length_ns = libm::round(samples as f64 * 1e9 / rate.hz) as i64;
         let span = Span { start_ns: window.start_ns, end_ns: window.start_ns.saturating_add(length_ns) };
         let (index, first_sample) = (window.index, features.first_sample);
-        let head =
-            Head { stream, index, first_sample, len: samples, rate, filter_hz: rate.hz, span };
+        let head = Head { stream, index, first_sample, len: samples, rate, filter_hz: rate.hz, span };
         let values = features.axes.iter().map(|axis| {
             // What a constant signal does not have.
             let varies = |value: f32| (axis.rms > 0.0).then_some(value);

@@ -432,7 +432,9 @@ impl Pipeline {
             let sensor = &mut self.sensors[index];
             let cut = Cut { window_len: u64::from(features.samples), rollup_len: 1, factor: 1 };
             sensor.judge.prepare(&self.settings, &sensor.key, shape.axes, None);
-            sensor.stream = Some(Stream::new(&shape, features.first_sample, cut, None));
+            let mut stream = Stream::new(&shape, features.first_sample, cut, None);
+            stream.emitted_to = features.first_sample;
+            sensor.stream = Some(stream);
         }
         self.with_stream(index, out, |stream, emit| {
             let rate = stream.take_features(features, record.time_ns, record.flags);
@@ -446,8 +448,7 @@ impl Pipeline {
     fn end_run(&mut self, index: usize, shape: &ShapeRef<'_>, out: &mut Vec<Output>) {
         let next = shape.to_shape();
         self.with_stream(index, out, |stream, emit| {
-            emit.cut_at =
-                stream.shape.source.is_same_stream(&next.source).then_some(stream.next_sample);
+            emit.cut_at = stream.shape.source.is_same_stream(&next.source).then_some(stream.next_sample);
             stream.finish(emit);
         });
     }

@@ -27,12 +27,25 @@ const STUCK_LEN_MIN: u64 = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Source {
     /// Every sample of a board's sensor.
-    Board { node: String, boot: u64, stream: u8 },
+    Board {
+        node: String,
+        boot: u64,
+        stream: u8,
+    },
     Json,
     /// Samples that the board thinned out: one for so many of the sensor's.
-    Decimated { node: String, boot: u64, stream: u8, decimation: u16 },
+    Decimated {
+        node: String,
+        boot: u64,
+        stream: u8,
+        decimation: u16,
+    },
     /// No samples: features that the board computed.
-    Features { node: String, boot: u64, stream: u8 },
+    Features {
+        node: String,
+        boot: u64,
+        stream: u8,
+    },
 }
 
 /// How a board's stream comes.
@@ -54,9 +67,7 @@ impl Source {
     pub(crate) fn is(&self, other: SourceRef<'_>) -> bool {
         match other {
             SourceRef::Json => *self == Self::Json,
-            SourceRef::Board { node, boot, stream, form } => {
-                self.board() == Some((node, boot, stream, form))
-            }
+            SourceRef::Board { node, boot, stream, form } => self.board() == Some((node, boot, stream, form)),
         }
     }
 
@@ -74,7 +85,8 @@ impl Source {
 
     /// Whether both are of the same stream of the same boot, in whatever form.
     pub(crate) fn is_same_stream(&self, other: &Self) -> bool {
-        let stream = |source: &Self| source.board().map(|(node, boot, stream, _)| (node.to_owned(), boot, stream));
+        let stream =
+            |source: &Self| source.board().map(|(node, boot, stream, _)| (node.to_owned(), boot, stream));
         stream(self).is_some() && stream(self) == stream(other)
     }
 }

@@ -305,7 +305,9 @@ impl Session {
             Order::Set { settings } => {
                 let set = wire::Set { node: name, id, settings: settings.clone() };
                 let message = to_node(node.origin, topic, |out| set.encode(out), true);
-                return message.map(|message| (id, message)).ok_or_else(|| "settings are out of range".into());
+                return message
+                    .map(|message| (id, message))
+                    .ok_or_else(|| "settings are out of range".into());
             }
         };
         let command = wire::Command { node: name, id, request };
@@ -344,7 +346,9 @@ impl Node {
         });
         if let Some(boot) = boot {
             for known in &boot.streams {
-                let Some(stream) = streams.iter_mut().find(|stream| stream.stream == known.index) else { continue };
+                let Some(stream) = streams.iter_mut().find(|stream| stream.stream == known.index) else {
+                    continue;
+                };
                 let measured_hz = f64::from(known.measured_mhz) / 1000.0;
                 let is_known = known.measured_mhz > 0 && boot.fit.utc_ns(0).is_some();
                 stream.rate_true_hz = is_known.then(|| measured_hz / (1.0 + boot.fit.drift()));
@@ -445,7 +449,9 @@ fn of_status(status: &wire::Status<'_>, heard_ns: i64) -> StatusReport {
 
 fn add_status(streams: &mut [StreamReport], status: &wire::Status<'_>) {
     for (at, counters) in status.streams.iter().enumerate() {
-        let Some(stream) = streams.iter_mut().find(|stream| stream.stream == counters.stream.0) else { continue };
+        let Some(stream) = streams.iter_mut().find(|stream| stream.stream == counters.stream.0) else {
+            continue;
+        };
         stream.taken = Some(counters.taken);
         stream.lost = Some(counters.lost_overrun.saturating_add(counters.lost_ring));
         stream.bus_errors = Some(counters.bus_errors);

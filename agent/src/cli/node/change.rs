@@ -46,14 +46,18 @@ pub(super) fn of_toml(text: &str) -> anyhow::Result<Vec<(String, String)>> {
 }
 
 /// Makes one change.
-pub(super) fn apply(settings: &mut Settings, sensors: &[Named], key: &str, value: &str) -> anyhow::Result<()> {
+pub(super) fn apply(
+    settings: &mut Settings,
+    sensors: &[Named],
+    key: &str,
+    value: &str,
+) -> anyhow::Result<()> {
     match key {
         "status_every" => settings.status_every_s = seconds(value).with_context(|| key.to_owned())?,
         "time_every" => settings.time_every_s = seconds(value).with_context(|| key.to_owned())?,
         _ => {
-            let place = |named: &&Named| {
-                key.strip_prefix(&*named.sensor).is_some_and(|rest| rest.starts_with('.'))
-            };
+            let place =
+                |named: &&Named| key.strip_prefix(&*named.sensor).is_some_and(|rest| rest.starts_with('.'));
             // Names may have dots in them: the longest that fits is meant.
             let named = sensors.iter().filter(place).max_by_key(|named| named.sensor.len());
             let Some(named) = named else {
@@ -135,7 +139,9 @@ fn axes(named: &Named, value: &str) -> anyhow::Result<u8> {
         match named.axes.chars().position(|axis| axis == letter) {
             Some(at) if at < 8 => mask |= 1 << at,
             _ if named.axes.is_empty() => {
-                bail!("letters of its axes are not known without hardware_configs: write a mask such as 0b011")
+                bail!(
+                    "letters of its axes are not known without hardware_configs: write a mask such as 0b011"
+                )
             }
             _ => bail!("it has the axes {}, not {letter}", named.axes),
         }
@@ -228,12 +234,18 @@ mod tests {
 
     #[test]
     fn a_file_says_the_same_as_the_command_line() {
-        let text = "status_every = \"10s\"\n[spindle]\nstep = \"features\"\ntrigger = { level = 20, after = 512 }\n";
+        let text =
+            "status_every = \"10s\"\n[spindle]\nstep = \"features\"\ntrigger = { level = 20, after = 512 }\n";
         let changes = of_toml(text).unwrap();
         let written: Vec<_> = changes.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(
             written,
-            ["spindle.step=features", "spindle.trigger.after=512", "spindle.trigger.level=20", "status_every=10s"]
+            [
+                "spindle.step=features",
+                "spindle.trigger.after=512",
+                "spindle.trigger.level=20",
+                "status_every=10s"
+            ]
         );
         assert!(of_toml("a = [1]").is_err() && of_toml("a").is_err());
     }

@@ -64,7 +64,9 @@ impl Client {
             written.context("the gateway takes no request")?;
             bail!("the gateway has closed the connection: is it stopping?");
         }
-        match serde_json::from_str(&text).context("the gateway's answer is not understood: is it of this version?")? {
+        match serde_json::from_str(&text)
+            .context("the gateway's answer is not understood: is it of this version?")?
+        {
             Response::Error { reason } => bail!(reason),
             response => Ok(response),
         }
@@ -116,7 +118,10 @@ impl Client {
                     None => "not heard since the gateway started".into(),
                 };
                 let link = if report.offline { "; its broker says that its connection is lost" } else { "" };
-                bail!("{name} has not {what} within {}; {heard}{link}", humantime::format_duration(self.timeout));
+                bail!(
+                    "{name} has not {what} within {}; {heard}{link}",
+                    humantime::format_duration(self.timeout)
+                );
             }
             std::thread::sleep(POLL);
         }

@@ -39,7 +39,8 @@ fn table(now_ns: i64, nodes: &[NodeReport]) -> String {
             Some(heard_ns) => ago(now_ns, heard_ns),
             None => none(),
         };
-        let ring = node.status.as_ref().zip(birth).map(|(s, b)| format!("{}/{}", s.ring_used, b.ring_capacity));
+        let ring =
+            node.status.as_ref().zip(birth).map(|(s, b)| format!("{}/{}", s.ring_used, b.ring_capacity));
         let mut steps: Vec<_> = node.streams.iter().filter_map(|stream| stream.step).collect();
         steps.dedup();
         let steps: Vec<_> = steps.iter().map(|step| format!("{step:?}").to_lowercase()).collect();
@@ -55,8 +56,9 @@ fn table(now_ns: i64, nodes: &[NodeReport]) -> String {
             birth.map_or_else(none, |birth| birth.reset_cause.clone()),
         ]);
     }
-    let widths: Vec<usize> =
-        (0..heads.len()).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for row in &rows {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();

@@ -34,7 +34,10 @@ impl Args {
                 if self.target.json {
                     println!("{}", serde_json::json!({ "node": self.node, "birth": birth }));
                 } else {
-                    println!("{} is back: boot {}, reset cause: {}", self.node, birth.boot, birth.reset_cause);
+                    println!(
+                        "{} is back: boot {}, reset cause: {}",
+                        self.node, birth.boot, birth.reset_cause
+                    );
                 }
                 Ok(Outcome::Done)
             }

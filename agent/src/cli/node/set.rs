@@ -84,7 +84,10 @@ impl Args {
             in_force.then(|| report.clone())
         })?;
         if self.target.json {
-            println!("{}", serde_json::json!({ "node": self.node, "answer": answer, "settings": report.settings }));
+            println!(
+                "{}",
+                serde_json::json!({ "node": self.node, "answer": answer, "settings": report.settings })
+            );
         } else if let Some(settings) = &report.settings {
             println!("{}: in force now", self.node);
             print!("{}", settings_text(settings, &report.streams));
@@ -140,7 +143,7 @@ fn check(catalog: &Catalog, report: &NodeReport, settings: &Settings) -> anyhow:
         block_samples_max: u16::try_from(BLOCK_SAMPLES_MAX).unwrap_or(u16::MAX),
         burst_samples_max: BURST_SAMPLES_MAX,
     };
-    settings.check(&abilities).with_context(|| {
-        format!("by hardware-configs {} cannot do this; nothing was sent", report.node)
-    })
+    settings
+        .check(&abilities)
+        .with_context(|| format!("by hardware-configs {} cannot do this; nothing was sent", report.node))
 }

@@ -11,7 +11,9 @@ use std::fmt::Write as _;
 ///
 /// It is asked to say it again first; when it does not answer in time, what is known is shown, with its age.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  spindle node show mill-3\n  spindle node show hall/mill/mill-3 --json | jq .settings")]
+#[command(
+    after_help = "Examples:\n  spindle node show mill-3\n  spindle node show hall/mill/mill-3 --json | jq .settings"
+)]
 pub(super) struct Args {
     /// Its name, or site/machine/node
     node: String,
@@ -95,12 +97,18 @@ fn text(now_ns: i64, node: &NodeReport) -> String {
         let of = node.birth.as_ref().map_or_else(String::new, |birth| format!(" of {}", birth.ring_capacity));
         line(
             "ring",
-            format!("{}{of} blocks held, {} dropped, {} sent again", status.ring_used, status.dropped, status.resent),
+            format!(
+                "{}{of} blocks held, {} dropped, {} sent again",
+                status.ring_used, status.dropped, status.resent
+            ),
         );
         let more = status.more.map_or_else(String::new, |[answers, inbox, line]| {
             format!(", {answers} answers and {inbox} messages dropped, {line} bytes lost on the line")
         });
-        line("link", format!("{} connections{more}; status is {} old", status.connects, ago(now_ns, status.heard_ns)));
+        line(
+            "link",
+            format!("{} connections{more}; status is {} old", status.connects, ago(now_ns, status.heard_ns)),
+        );
     }
     match &node.clock {
         Some(clock) => line(
@@ -161,7 +169,8 @@ pub(super) fn settings_text(report: &SettingsReport, streams: &[StreamReport]) -
         settings.time_every_s
     );
     for stream in &settings.streams {
-        let name = streams.iter().find(|known| known.stream == stream.stream.0).map(|known| known.sensor.clone());
+        let name =
+            streams.iter().find(|known| known.stream == stream.stream.0).map(|known| known.sensor.clone());
         let name = name.unwrap_or_else(|| stream.stream.0.to_string());
         text.push_str(&stream_settings_text(&name, stream));
     }

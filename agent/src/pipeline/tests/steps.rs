@@ -8,7 +8,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 /// A block of the sensor's samples `first` on, one in `decimation`.
-fn decimated(board: &Board, first: u64, samples: u16, decimation: u16, signal: &dyn Fn(f64) -> f64) -> Record {
+fn decimated(
+    board: &Board,
+    first: u64,
+    samples: u16,
+    decimation: u16,
+    signal: &dyn Fn(f64) -> f64,
+) -> Record {
     let header = BlockHeader {
         node: "n",
         boot: BootId(board.boot),
@@ -131,7 +137,10 @@ fn a_nodes_own_features_are_records_like_others_and_raise_alerts() {
     let own: Vec<_> = records.iter().filter(|r| r["computed_by"] == "node").collect();
     assert_eq!(own.len(), 6);
     let first = own[0];
-    assert_eq!(first["id"], format!("s/m/a/features/n/{:016x}/0/node/52000/{}", 7, first["config"].as_str().unwrap()));
+    assert_eq!(
+        first["id"],
+        format!("s/m/a/features/n/{:016x}/0/node/52000/{}", 7, first["config"].as_str().unwrap())
+    );
     assert_eq!(number_at(first, "/window/first_sample"), 52_000.0);
     assert_eq!(number_at(first, "/window/samples"), 8000.0);
     assert_near(number_at(first, "/window/duration_s"), 8000.0 / 8008.0, 1e-6);

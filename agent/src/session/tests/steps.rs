@@ -190,7 +190,10 @@ fn a_nodes_report_says_what_it_said_and_orders_go_to_it_by_name() {
     assert_eq!(report.status.as_ref().unwrap().more, Some([1, 2, 3]));
     let clock = report.clock.as_ref().unwrap();
     assert!((clock.drift_ppm - 20.0).abs() < 0.5, "{clock:?}");
-    assert_eq!(report.answers.last().map(|answer| (answer.id, answer.outcome)), Some((other, OrderOutcome::Refused)));
+    assert_eq!(
+        report.answers.last().map(|answer| (answer.id, answer.outcome)),
+        Some((other, OrderOutcome::Refused))
+    );
     let offline = wire::Offline { node: "node", boot: BootId(1) };
     rig.give("spindle/v1/hall/mill/node/offline", encoded(|out| offline.encode(out)));
     assert!(rig.session.reports(None)[0].offline);

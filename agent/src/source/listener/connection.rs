@@ -333,8 +333,11 @@ impl Connection {
             _ => Topic::new(publish.topic, &self.shared),
         };
         let payload = Bytes::copy_from_slice(publish.payload);
-        let answer =
-            self.shared.time.answer(Some(&topic.bytes), publish.payload, received_ns).filter(|_| topic.wanted);
+        let answer = self
+            .shared
+            .time
+            .answer(Some(&topic.bytes), publish.payload, received_ns)
+            .filter(|_| topic.wanted);
         if let Some(answer) = answer {
             self.shared.broker.lock().publish(super::own(answer), None);
             if acknowledged {

@@ -49,8 +49,7 @@ impl Site {
         let stop = Stop::new();
         let wanted = vec!["in/#".into(), "spindle/v1/+/+/+/timeask".into()];
         let time = TimeTeller::new(Clock::system(), Duration::from_millis(1), metrics.clone());
-        let listener =
-            Listener::bind(SourceId(3), &config, wanted, metrics.clone(), time).await.unwrap();
+        let listener = Listener::bind(SourceId(3), &config, wanted, metrics.clone(), time).await.unwrap();
         let port = listener.address().port();
         let tasks = Handle::current();
         let spawn = move |client| drop(tasks.spawn(client));
