@@ -122,8 +122,8 @@ fn samples_withheld_stand_behind_the_state_and_only_if_there_are_any() {
     assert!(hex(&bytes).ends_with(golden), "{}", hex(&bytes));
     assert_eq!(State::from_bytes(&bytes).unwrap(), with);
     assert!(State::from_bytes(&bytes[..bytes.len() - 1]).is_err());
-    let books = with.books.pop().into_iter().count();
-    assert_eq!(segment::encode_state(&with).unwrap().len(), before.len() + golden.len() / 2, "{books}");
+    with.books.truncate(1);
+    assert_eq!(segment::encode_state(&with).unwrap().len(), before.len() + golden.len() / 2);
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn a_nodes_own_features_are_records_like_others_and_raise_alerts() {
     assert_eq!(first["axes"][0]["crest"], 2.0);
     // A channel that does not move.
     assert_eq!((&first["axes"][1]["crest"], &first["axes"][1]["kurtosis"]), (&Value::Null, &Value::Null));
-    assert_eq!(first["measures"]["velocity_rms"]["band_hz"], serde_json::json!([10.0, 1000.0]));
+    assert_eq!(first["measures"]["velocity_rms"]["band_hz"], serde_json::json!([10, 1000]));
     let states: Vec<_> = own.iter().map(|r| r["anomaly"]["state"].as_str().unwrap()).collect();
     assert_eq!(states[0], "learning");
     assert!(number_at(own[4], "/axes/0/anomaly_score") > 8.0, "{}", own[4]);
