@@ -105,8 +105,9 @@ pub fn compare(catalog: &Catalog, birth: &Birth<'_>, said: u32, metrics: &metric
     digest
 }
 
-/// In what a birth contradicts the node's file, in words. Block length, encoding and board are not compared: commands change
-/// the first two, and a virtual board may stand for any.
+/// In what a birth contradicts the node's file, in words. Block length, encoding and board are not compared: settings change the
+/// first two, and a virtual board may stand for any. With settings of the gateway's in force a node may send some of its axes
+/// only; without them it sends all.
 #[must_use]
 pub fn contradictions(catalog: &Catalog, birth: &Birth<'_>) -> Vec<String> {
     let Some(node) = catalog.nodes.get(birth.node) else {
@@ -122,7 +123,7 @@ pub fn contradictions(catalog: &Catalog, birth: &Birth<'_>) -> Vec<String> {
     }
     for place in &node.sensor {
         match birth.streams.iter().find(|info| info.sensor == place.name) {
-            Some(info) => of_sensor(catalog, place, info, &mut found),
+            Some(info) => of_sensor(catalog, place, info, birth.settings_version > 0, &mut found),
             None => found.push(format!("it has no sensor {}, the file has", place.name)),
         }
     }
@@ -136,7 +137,13 @@ fn has(node: &Node, sensor: &str) -> bool {
     node.sensor.iter().any(|place| place.name == sensor)
 }
 
-fn of_sensor(catalog: &Catalog, place: &NodeSensor, info: &StreamInfo<'_>, found: &mut Vec<String>) {
+fn of_sensor(
+    catalog: &Catalog,
+    place: &NodeSensor,
+    info: &StreamInfo<'_>,
+    is_set: bool,
+    found: &mut Vec<String>,
+) {
     let mut differs = |what: &str, says: String, expected: String| {
         found.push(format!("sensor {}: its {what} is {says}, the file says {expected}", place.name));
     };
@@ -144,7 +151,7 @@ fn of_sensor(catalog: &Catalog, place: &NodeSensor, info: &StreamInfo<'_>, found
         differs("type", info.model.into(), place.sensor.clone());
     }
     let Some(sensor) = catalog.sensors.get(&place.sensor) else { return };
-    if info.axes != sensor.axes {
+    if info.axes != sensor.axes && !(is_set && is_part_of(info.axes, &sensor.axes)) {
         differs("axes", info.axes.into(), sensor.axes.clone());
     }
     let rate_hz = f64::from(info.rate_nominal_mhz) / 1000.0;
@@ -157,6 +164,12 @@ fn of_sensor(catalog: &Catalog, place: &NodeSensor, info: &StreamInfo<'_>, found
     {
         differs("scale", format!("{:.4e} m/s² a count", info.scale), format!("{scale:.4e}"));
     }
+}
+
+/// Whether `axes` are some of `all`, in their order.
+fn is_part_of(axes: &str, all: &str) -> bool {
+    let mut rest = all.chars();
+    !axes.is_empty() && axes.chars().all(|axis| rest.any(|other| other == axis))
 }
 
 fn equal(left: f64, right: f64) -> bool {
@@ -250,6 +263,23 @@ mod tests {
         assert_eq!(compare(&catalog, &other, digest, &metrics), digest);
         assert_eq!(metrics.births_contradicting.get(), 2);
         assert_ne!(digest, 0);
+    }
+
+    #[test]
+    fn settings_in_force_explain_fewer_axes_and_nothing_else() {
+        let catalog = load(&ours()).unwrap();
+        let with = |version: u32, axes: &'static str| {
+            let mut birth = birth();
+            birth.settings_version = version;
+            let stream = &mut birth.streams[0];
+            (stream.axes, stream.block_samples, stream.encoding) = (axes, 64, Encoding::Rice16);
+            contradictions(&catalog, &birth).join("\n")
+        };
+        assert_eq!(with(3, "xz"), "");
+        assert_eq!(with(0, "xz"), "sensor spindle: its axes is xz, the file says xyz");
+        for axes in ["zx", "xw", "xyzx"] {
+            assert!(with(3, axes).contains("the file says xyz"), "{axes}");
+        }
     }
 
     #[test]

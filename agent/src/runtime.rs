@@ -1,6 +1,7 @@
 //! The one place that spawns threads and tasks, and that ends them in order: sources stop taking, ingest commits what was
 //! taken and acknowledges it, the journal closes, the pipeline reads it to its end, destinations deliver what is under way.
 
+use crate::api::control::{self, Control};
 use crate::api::metrics::Metrics;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -16,6 +17,7 @@ use crate::session::json::Mapping;
 use crate::source::listener::{Listener, ListenerError};
 use crate::source::mqtt::{Mqtt, MqttError};
 use crate::source::serial::Serial;
+use crate::source::time::TimeTeller;
 use crate::source::{self, SourceId, topic};
 use parking_lot::{Condvar, Mutex};
 use std::net::SocketAddr;
@@ -181,7 +183,10 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         .build()
         .map_err(RunError::Thread)?;
     let (inbox, inbox_end) = mpsc::channel(source::BATCHES_MAX);
-    let sources = start_sources(config, &io, inbox, &metrics, stop)?;
+    let time = TimeTeller::new(clock.clone(), config.session.clock_error, metrics.clone());
+    let mut sources = start_sources(config, &io, inbox, &metrics, &time, stop)?;
+    let (asks, control) = mpsc::channel(control::CONNECTIONS_MAX);
+    sources.tasks.extend(start_control(data_dir, &io, asks, stop));
     let names = sources.names;
     let session = Session::new(&config.session, &config.source.json, names, state, metrics.clone())
         .with_hardware(hardware);
@@ -190,6 +195,7 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         journal,
         config: config.journal.clone(),
         inbox: inbox_end,
+        control,
         sources: sources.handles,
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -295,6 +301,29 @@ fn destinations(
     Ok(destinations)
 }
 
+/// Starts the way of commands to nodes. Without it the gateway does everything else.
+fn start_control(
+    data_dir: &Path,
+    io: &tokio::runtime::Runtime,
+    asks: mpsc::Sender<control::Ask>,
+    stop: &Stop,
+) -> Option<tokio::task::JoinHandle<()>> {
+    let spawn = io.handle().clone();
+    // Tokio's sockets are made within its runtime.
+    let bound = io.block_on(async { Control::bind(data_dir, asks) });
+    match bound {
+        Ok(control) => {
+            let spawn = move |connection| drop(spawn.spawn(connection));
+            Some(io.spawn(control.run(stop.clone(), spawn)))
+        }
+        Err(error) => {
+            let path = control::path(data_dir);
+            tracing::error!(path = %path.display(), %error, "no control socket: `spindle node` cannot reach nodes");
+            None
+        }
+    }
+}
+
 struct Sources {
     names: Vec<String>,
     handles: Vec<source::SourceHandle>,
@@ -307,6 +336,7 @@ fn start_sources(
     io: &tokio::runtime::Runtime,
     inbox: source::Inbox,
     metrics: &Arc<Metrics>,
+    time: &TimeTeller,
     stop: &Stop,
 ) -> Result<Sources, RunError> {
     let json = config.source.json.iter().map(|json| Mapping::new(json).filter());
@@ -314,12 +344,13 @@ fn start_sources(
     let mut sources = Sources { names: Vec::new(), handles: Vec::new(), tasks: Vec::new(), listener: None };
     for mqtt in &config.source.mqtt {
         let (id, end) = sources.add(&mqtt.name);
-        let source = Mqtt::new(id, mqtt, &config.gateway.name, filters.clone(), metrics.clone())?;
+        let source =
+            Mqtt::new(id, mqtt, &config.gateway.name, filters.clone(), metrics.clone(), time.clone())?;
         sources.tasks.push(io.spawn(source.run(inbox.clone(), end, stop.clone())));
     }
     if let Some(listener) = &config.source.listener {
         let (id, end) = sources.add("listener");
-        let source = io.block_on(Listener::bind(id, listener, filters, metrics.clone()))?;
+        let source = io.block_on(Listener::bind(id, listener, filters, metrics.clone(), time.clone()))?;
         sources.listener = Some(source.address());
         let spawn = io.handle().clone();
         let spawn = move |client| drop(spawn.spawn(client));
@@ -327,7 +358,7 @@ fn start_sources(
     }
     for serial in &config.source.serial {
         let (id, end) = sources.add(&serial.device.display().to_string());
-        let source = Serial::new(id, serial.clone(), metrics.clone());
+        let source = Serial::new(id, serial.clone(), metrics.clone(), time.clone());
         sources.tasks.push(io.spawn(source.run(inbox.clone(), end, stop.clone())));
     }
     Ok(sources)

@@ -14,6 +14,7 @@ pub mod kafka;
 pub mod line;
 pub mod mosquitto;
 pub mod node;
+pub mod obedient;
 pub mod process;
 pub mod proxy;
 pub mod pty;

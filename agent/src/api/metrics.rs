@@ -74,6 +74,10 @@ pub struct Source {
 pub struct Session {
     /// Samples per channel accepted.
     pub samples: Counter,
+    /// Samples per channel that nodes kept back: thinned out, or stood for by features.
+    pub withheld: Counter,
+    /// Questions for the time answered.
+    pub times_told: Counter,
     /// Blocks accepted.
     pub blocks: Counter,
     /// Messages that came again.

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 
 /// Show per sensor where each sample went, and whether the books balance
 ///
-/// Samples taken by the sensor = stored + rejected + lost before the gateway; stored ones may since have been evicted for want of
+/// Samples taken by the sensor = stored + withheld by its node + rejected + lost before the gateway. A node withholds what its
+/// settings say: samples thinned out by decimation, or stood for by features. Stored ones may since have been evicted for want of
 /// space. Duplicates were dropped and count nowhere else. Sensors that send JSON give no account of what they took.
 /// The books hold at rest: while data flows, the newest blocks may be under way and show as missing. Safe while the gateway runs.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,8 @@ pub struct Row {
     pub taken: Option<u64>,
     /// Committed to the journal, once each.
     pub stored: u64,
+    /// Kept back by the node's settings: thinned out, or stood for by features.
+    pub withheld: u64,
     /// Came again and were dropped.
     pub duplicate: u64,
     /// Refused, and in the dead letters.
@@ -53,13 +56,14 @@ impl Row {
     #[must_use]
     pub fn new(sensor: String, book: &Book) -> Self {
         let taken = (book.taken > 0).then_some(book.taken);
-        let found = book.accepted + book.rejected + book.lost + book.held;
+        let found = book.accepted + book.withheld + book.rejected + book.lost + book.held;
         let missing = taken.map_or(0, |taken| i128::from(taken) - i128::from(found));
         let missing = i64::try_from(missing).unwrap_or(i64::MAX);
         Self {
             sensor,
             taken,
             stored: book.accepted,
+            withheld: book.withheld,
             duplicate: book.duplicate,
             rejected: book.rejected,
             lost: book.lost,
@@ -117,6 +121,10 @@ pub fn table(rows: &[Row]) -> String {
         );
     }
     let evicted: u64 = rows.iter().map(|row| row.evicted).sum();
+    let withheld: u64 = rows.iter().map(|row| row.withheld).sum();
+    if withheld > 0 {
+        text.push_str(&format!("withheld by nodes as set: {withheld} samples (per sensor: --json)\n"));
+    }
     if evicted > 0 {
         text.push_str(&format!("of the stored, {evicted} samples were evicted since for want of space\n"));
     }
@@ -141,7 +149,16 @@ mod tests {
 
     #[test]
     fn the_books_balance_when_each_sample_taken_is_found_somewhere() {
-        let book = Book { taken: 100, accepted: 80, lost: 15, rejected: 5, duplicate: 40, ..Book::default() };
+        let book = Book {
+            taken: 100,
+            accepted: 10,
+            withheld: 70,
+            lost: 15,
+            rejected: 5,
+            duplicate: 40,
+            ..Book::default()
+        };
+        assert!(table(&[Row::new("a/b/c".into(), &book)]).contains("withheld by nodes as set: 70 samples"));
         assert!(Row::new("a/b/c".into(), &book).balanced);
         let short = Book { taken: 101, ..book };
         assert_eq!(Row::new("a/b/c".into(), &short).missing, 1);

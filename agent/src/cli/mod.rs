@@ -7,6 +7,7 @@ pub mod balance;
 pub mod completions;
 pub mod demo;
 pub mod init;
+pub mod node;
 pub mod place;
 pub mod replay;
 pub mod run;
@@ -89,6 +90,7 @@ enum Verb {
     Init(init::Args),
     Tap(tap::Args),
     Balance(balance::Args),
+    Node(node::Args),
     Replay(replay::Args),
     Simulate(simulate::Args),
     Completions(completions::Args),
@@ -105,6 +107,7 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => args.run(),
         Verb::Tap(args) => args.run(),
         Verb::Balance(args) => args.run(),
+        Verb::Node(args) => args.run(),
         Verb::Replay(args) => args.run(),
         Verb::Simulate(args) => args.run(),
         Verb::Completions(args) => args.run(),

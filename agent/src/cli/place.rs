@@ -15,6 +15,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where the configuration's hardware descriptions are, if one is read and names them.
+    pub fn hardware(&self) -> anyhow::Result<Option<PathBuf>> {
+        match &self.data_dir {
+            Some(_) => Ok(None),
+            None => Ok(config::load(&self.config)?.gateway.hardware_configs),
+        }
+    }
+
     /// The data folder, which exists.
     pub fn data_dir(&self) -> anyhow::Result<PathBuf> {
         let dir = match &self.data_dir {

@@ -22,6 +22,11 @@ pub struct Session {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "schema::DurationText")]
     pub clock_error_max: Duration,
+    /// Bound of this machine's own clock error, told to nodes that ask the gateway for the time. 10 ms suits NTP over a network;
+    /// with PTP or a time server near by it is less.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "schema::DurationText")]
+    pub clock_error: Duration,
 }
 
 impl Default for Session {
@@ -31,6 +36,7 @@ impl Default for Session {
             reorder_wait: Duration::from_secs(2),
             nodes_max: 10_000,
             clock_error_max: Duration::from_secs(300),
+            clock_error: Duration::from_millis(10),
         }
     }
 }

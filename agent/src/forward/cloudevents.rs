@@ -11,6 +11,8 @@ use std::fmt::Write;
 pub mod types {
     /// A wire block as it came.
     pub const BLOCK: &str = "io.spindle.raw.block.v1";
+    /// A node's burst of raw samples around a trigger, as it came.
+    pub const BURST: &str = "io.spindle.raw.burst.v1";
     /// A JSON message of another maker's sensor as it came.
     pub const JSON: &str = "io.spindle.raw.json.v1";
     /// Features of one window.
@@ -25,6 +27,8 @@ pub mod types {
 
 /// Content type of a wire block.
 pub const CONTENT_TYPE_BLOCK: &str = "application/vnd.spindle.block";
+/// Content type of a wire burst.
+pub const CONTENT_TYPE_BURST: &str = "application/vnd.spindle.burst";
 /// Content type of everything else.
 pub const CONTENT_TYPE_JSON: &str = "application/json";
 
@@ -62,6 +66,10 @@ impl Envelope {
                 self.block_id(body, item.offset);
                 (types::BLOCK, CONTENT_TYPE_BLOCK)
             }
+            Content::Burst(body) => {
+                self.block_id(body, item.offset);
+                (types::BURST, CONTENT_TYPE_BURST)
+            }
             Content::Json { first_sample, .. } => {
                 let _ = write!(self.id, "{}/{first_sample}", self.key);
                 (types::JSON, CONTENT_TYPE_JSON)
@@ -98,11 +106,12 @@ impl Envelope {
         }
     }
 
-    /// `{node}/{boot:016x}/{stream}/{seq}`. The journal holds only blocks that decode; were one not to, its offset names it.
+    /// `{node}/{boot:016x}/{stream}/{seq}`, for blocks and bursts, which share their numbers. The journal holds only those that
+    /// decode; were one not to, its offset names it.
     fn block_id(&mut self, body: &[u8], offset: u64) {
         let id = &mut self.id;
         let _ = match wire::decode(body) {
-            Ok(wire::Message::Block(block)) => {
+            Ok(wire::Message::Block(block) | wire::Message::Burst(wire::Burst { block, .. })) => {
                 let header = block.header;
                 write!(id, "{}/{:016x}/{}/{}", header.node, header.boot.0, header.stream.0, header.seq.0)
             }

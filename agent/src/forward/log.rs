@@ -4,6 +4,7 @@ use crate::journal;
 use crate::outputs;
 use crate::record::{Output, OutputKind, Record, RecordKind, SensorKey};
 use bytes::Bytes;
+use spindle_common::wire::{self, Message};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Item {
 pub enum Content {
     /// A wire block as it came.
     Block(Bytes),
+    /// A node's burst of raw samples as it came.
+    Burst(Bytes),
     /// A JSON message as it came.
     Json {
         /// The message.
@@ -51,7 +54,7 @@ impl Content {
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         match self {
-            Self::Block(body) | Self::Json { body, .. } | Self::DeadLetter(body) => body,
+            Self::Block(body) | Self::Burst(body) | Self::Json { body, .. } | Self::DeadLetter(body) => body,
             Self::Output { json, .. } => json,
         }
     }
@@ -87,8 +90,8 @@ pub struct JournalLog {
 }
 
 impl JournalLog {
-    /// What `reader` gives, of the `wanted` kinds: of [`RecordKind::Block`], [`RecordKind::Json`] and
-    /// [`RecordKind::DeadLetter`].
+    /// What `reader` gives, of the `wanted` kinds: of [`RecordKind::Block`], [`RecordKind::Json`],
+    /// [`RecordKind::DeadLetter`], and [`RecordKind::Node`], of which only bursts are taken.
     #[must_use]
     pub fn new(reader: journal::JournalReader, wanted: &'static [RecordKind]) -> Self {
         Self { reader, wanted }
@@ -155,6 +158,7 @@ fn journal_item(record: &Record, wanted: &[RecordKind]) -> Option<Item> {
         RecordKind::Block => Content::Block(body),
         RecordKind::Json => Content::Json { body, first_sample: record.first_sample },
         RecordKind::DeadLetter => Content::DeadLetter(body),
+        RecordKind::Node if matches!(wire::decode(&body), Ok(Message::Burst(_))) => Content::Burst(body),
         RecordKind::Gap | RecordKind::Node | RecordKind::Context => return None,
     };
     Some(Item { offset: record.offset, key: record.key.clone(), time_ns: record.time_ns, content })

@@ -65,6 +65,7 @@ fn state() -> State {
         evicted: 6,
         held: 7,
         rejected_messages: 8,
+        withheld: 0,
     };
     State {
         nodes: vec![NodeState { key: Key(key()), boots: vec![boot] }],
@@ -107,7 +108,22 @@ fn the_state_keeps_its_bytes() {
         "0468616c6c046d696c6c01730102030405060708010468616c6c046d696c6c0173",
     );
     assert_eq!(hex(&bytes), golden);
-    assert_eq!(postcard::from_bytes::<State>(&bytes).unwrap(), state());
+    assert_eq!(State::from_bytes(&bytes).unwrap(), state());
+}
+
+#[test]
+fn samples_withheld_stand_behind_the_state_and_only_if_there_are_any() {
+    let before = segment::encode_state(&state()).unwrap();
+    let mut with = state();
+    with.books[0].1.withheld = 300;
+    with.books.push((Key(Arc::new(SensorKey { sensor: "t".into(), ..(*key()).clone() })), Book::default()));
+    let bytes = segment::encode_state(&with).unwrap();
+    let golden = "010468616c6c046d696c6c0173ac02";
+    assert!(hex(&bytes).ends_with(golden), "{}", hex(&bytes));
+    assert_eq!(State::from_bytes(&bytes).unwrap(), with);
+    assert!(State::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+    with.books.truncate(1);
+    assert_eq!(segment::encode_state(&with).unwrap().len(), before.len() + golden.len() / 2);
 }
 
 #[test]

@@ -290,7 +290,7 @@ impl Segment {
     }
 
     fn decode_state(&self, body: &[u8]) -> Result<State, JournalError> {
-        postcard::from_bytes(body).map_err(|_| self.damaged("its state is malformed"))
+        State::from_bytes(body).map_err(|_| self.damaged("its state is malformed"))
     }
 
     fn damaged(&self, reason: &'static str) -> JournalError {
@@ -425,7 +425,7 @@ impl Segment {
 
 /// Encodes a state or a change of it.
 pub(super) fn encode_state(state: &State) -> Result<Vec<u8>, JournalError> {
-    postcard::to_stdvec(state).map_err(|_| JournalError::State)
+    state.to_bytes().map_err(|_| JournalError::State)
 }
 
 fn write_head(connection: &Connection, head: &Head) -> rusqlite::Result<()> {

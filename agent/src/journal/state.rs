@@ -1,16 +1,16 @@
 //! What is durable besides the records: where each node stands, its clock, and the books. It rides in the same
 //! transaction as the records: whole at the head of a segment, then the changed parts with each chunk.
 //!
-//! The form on disk is postcard of [`State`]; it belongs to the journal's schema version, so a change of these types is
-//! a new schema version.
+//! The form on disk is postcard of [`State`], and after it, when there is one, the list of what came to be withheld: see
+//! [`State::to_bytes`]. Any other change of these types is a new schema version.
 
 use crate::record::SensorKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Samples (per channel) of one sensor: guarantee G5. At rest, `taken == accepted + rejected + lost` for sensors that
-/// report what they took; what was accepted is in the journal, or was forwarded and `evicted`.
+/// Samples (per channel) of one sensor: guarantee G5. At rest, `taken == accepted + withheld + rejected + lost` for sensors
+/// that report what they took; what was accepted is in the journal, or was forwarded and `evicted`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Book {
     /// Taken by the sensor, by the node's own account, summed over its boots. 0 for JSON sensors, which give no account.
@@ -30,6 +30,18 @@ pub struct Book {
     pub held: u64,
     /// Messages refused (samples unknown).
     pub rejected_messages: u64,
+    /// Kept back by the node, as its settings say: thinned out by decimation, or stood for by features. Not part of the
+    /// form that journals began with: see [`State::to_bytes`].
+    #[serde(skip)]
+    pub withheld: u64,
+}
+
+impl Book {
+    /// Enters `samples` of the sensor that came, `stored` of them as such.
+    pub fn enter(&mut self, samples: u64, stored: u64) {
+        self.accepted = self.accepted.saturating_add(stored);
+        self.withheld = self.withheld.saturating_add(samples.saturating_sub(stored));
+    }
 }
 
 /// One stream of a boot.
@@ -140,6 +152,32 @@ impl<'de> Deserialize<'de> for Key {
 }
 
 impl State {
+    /// The form on disk. Books of samples withheld stand behind the state, and only if there are any: so what was written
+    /// before there were such is read as ever, and what has none is written as ever.
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
+        let bytes = postcard::to_stdvec(self)?;
+        let withheld: Vec<(&Key, u64)> = self
+            .books
+            .iter()
+            .filter(|(_, book)| book.withheld > 0)
+            .map(|(key, book)| (key, book.withheld))
+            .collect();
+        if withheld.is_empty() { Ok(bytes) } else { postcard::to_extend(&withheld, bytes) }
+    }
+
+    /// Reads [`State::to_bytes`].
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        let (mut state, rest) = postcard::take_from_bytes::<Self>(bytes)?;
+        if !rest.is_empty() {
+            let withheld: Vec<(Key, u64)> = postcard::from_bytes(rest)?;
+            let mut withheld: BTreeMap<Key, u64> = withheld.into_iter().collect();
+            for (key, book) in &mut state.books {
+                book.withheld = withheld.remove(key).unwrap_or(0);
+            }
+        }
+        Ok(state)
+    }
+
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -12,11 +12,15 @@ use crate::outputs::AlertRow;
 use crate::record::{Output, OutputKind, SensorKey};
 use spindle_common::dsp::LANES;
 use spindle_common::feature::{Energy, Values};
+use spindle_common::wire;
 use std::fmt::Write;
 use std::sync::Arc;
 
 /// One axis's features in the order of [`FEATURES`].
 pub(crate) type AxisValues = [Option<f32>; FEATURES.len()];
+
+/// Band of the velocity that nodes compute: the wire format's.
+const NODE_VELOCITY_BAND_HZ: (f64, f64) = (10.0, 1000.0);
 
 /// Index of the anomaly score in [`FEATURES`].
 const SCORE: usize = FEATURES.len() - 1;
@@ -58,6 +62,8 @@ pub(crate) struct Emit<'a> {
     pub(crate) out: &'a mut Vec<Output>,
     pub(crate) alerts: &'a mut Vec<AlertRow>,
     pub(crate) stats: &'a mut PipelineStats,
+    /// Sample at which the run ends although its boot goes on.
+    pub(crate) cut_at: Option<u64>,
 }
 
 impl Emit<'_> {
@@ -76,20 +82,56 @@ impl Emit<'_> {
         ];
         flags |= set.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit);
         let velocity_factor = band.map(|_| filter_hz / rate.hz);
-        let mut values = self.features(window, coverage, cut, velocity_factor);
-        let (scores, state) = self.judge_window(&mut values, flags);
+        let values = self.features(window, coverage, cut, velocity_factor);
         let span = Span { start_ns: window.start_ns, end_ns };
-        let head = Head { stream, index: window.index, len: cut.window_len, rate, filter_hz, span };
-        let view = View { head, window, flags, coverage, gap_before, state };
-        let ce_id: Arc<str> = format!(
-            "{}/features/{}/{}/{}",
-            self.key,
-            source_id(&stream.shape.source),
-            window.index,
-            self.settings.version
-        )
-        .into();
+        let (index, len) = (window.index, cut.window_len);
+        let head = Head { stream, index, first_sample: index * len, len, rate, filter_hz, span };
+        let view = View { head, window, flags, coverage, gap_before, state: AnomalyState::Off };
+        self.put_out(view, values, band);
+    }
+
+    /// Puts out a window of features that its node computed, as one of the gateway's own.
+    pub(crate) fn node_features(&mut self, stream: &Stream, features: &wire::Features<'_>, rate: Rate) {
+        let window = stream.window();
+        let samples = u64::from(features.samples);
+        let gap_before = features.first_sample.saturating_sub(stream.emitted_to);
+        let mut flags = window.flags;
+        let set = [(gap_before > 0, flag::GAP), (rate.is_off, flag::RATE_OFF), (window.late > 0, flag::LATE)];
+        flags |= set.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit);
+        let length_ns = libm::round(samples as f64 * 1e9 / rate.hz) as i64;
+        let span = Span { start_ns: window.start_ns, end_ns: window.start_ns.saturating_add(length_ns) };
+        let (index, first_sample) = (window.index, features.first_sample);
+        let head = Head { stream, index, first_sample, len: samples, rate, filter_hz: rate.hz, span };
+        let values = features.axes.iter().map(|axis| {
+            // What a constant signal does not have.
+            let varies = |value: f32| (axis.rms > 0.0).then_some(value);
+            [
+                Some(axis.rms),
+                Some(axis.peak),
+                Some(axis.peak_to_peak),
+                varies(axis.peak / axis.rms).filter(|crest| crest.is_finite()),
+                varies(axis.kurtosis),
+                Some(axis.velocity_rms),
+                Some(axis.mean),
+                None,
+            ]
+        });
+        let view = View { head, window, flags, coverage: 1.0, gap_before, state: AnomalyState::Off };
+        self.put_out(view, values.collect(), Some(NODE_VELOCITY_BAND_HZ));
+    }
+
+    /// Judges a window and puts out its record and the alerts that it changes.
+    fn put_out(&mut self, mut view: View<'_>, mut values: Vec<AxisValues>, band: Option<(f64, f64)>) {
+        let flags = view.flags;
+        let (scores, state) = self.judge_window(&mut values, flags);
+        view.state = state;
+        let Head { stream, index, first_sample, span, filter_hz, .. } = view.head;
+        // Nothing says that a node's windows are all of one length: their place is where they begin.
+        let by_node = matches!(stream.shape.source, Source::Features { .. });
+        let place = if by_node { first_sample } else { index };
+        let ce_id = self.id("features", &stream.shape.source, place);
         let text = self.features_record(&ce_id, &view, &values, &scores, band);
+        let end_ns = span.end_ns;
         self.out.push(Output {
             id: 0,
             kind: OutputKind::Features,
@@ -100,6 +142,16 @@ impl Emit<'_> {
         });
         self.stats.windows += 1;
         self.step_alerts(span, &values, &scores, flags, &ce_id, band, filter_hz);
+    }
+
+    /// A record's deterministic id.
+    fn id(&self, kind: &str, source: &Source, place: u64) -> Arc<str> {
+        let mut id = format!("{}/{kind}/{}/{place}", self.key, source_id(source));
+        if let Some(sample) = self.cut_at {
+            let _ = write!(id, "-to-{sample}");
+        }
+        let _ = write!(id, "/{}", self.settings.version);
+        id.into()
     }
 
     fn features(
@@ -177,6 +229,8 @@ impl Emit<'_> {
     ) -> String {
         let mut out = String::with_capacity(2600);
         self.head(&mut out, "spindle.features.v1", id, &view.head);
+        let by_node = matches!(view.head.stream.shape.source, Source::Features { .. });
+        out.push_str(if by_node { ",\"computed_by\":\"node\"" } else { ",\"computed_by\":\"gateway\"" });
         let window = view.window;
         let samples = window.samples();
         let good = view.flags & flag::BAD == 0;
@@ -200,8 +254,10 @@ impl Emit<'_> {
                 json::number_or_null(&mut out, *value);
             }
             let share = window.saturated[axis] as f64 / samples.max(1) as f64;
+            // A node says that samples were at an end of the range, not how many, nor on which axis.
+            let known = !by_node || view.flags & flag::SATURATED == 0;
             out.push_str(",\"saturated\":");
-            json::number_or_null(&mut out, Some(share as f32));
+            json::number_or_null(&mut out, known.then_some(share as f32));
             let _ = write!(out, ",\"stuck\":{},\"anomaly_because\":", window.stuck & (1 << axis) != 0);
             match score {
                 Some(s) => {
@@ -225,19 +281,19 @@ impl Emit<'_> {
         json::time_field(out, "time", head.span.end_ns);
         let _ = write!(out, ",\"start_ns\":{},\"end_ns\":{}", head.span.start_ns, head.span.end_ns);
         out.push_str(",\"source\":");
-        match &head.stream.shape.source {
-            Source::Board { node, boot, stream } => {
+        match head.stream.shape.source.board() {
+            Some((node, boot, stream, _)) => {
                 out.push_str("{\"node\":");
                 json::text(out, node);
                 let _ = write!(out, ",\"boot\":\"{boot:016x}\",\"stream\":{stream}}}");
             }
-            Source::Json => out.push_str("{\"node\":null,\"boot\":null,\"stream\":null}"),
+            None => out.push_str("{\"node\":null,\"boot\":null,\"stream\":null}"),
         }
         let _ = write!(out, ",\"rate\":{{\"nominal_hz\":{}", head.stream.shape.rate_nominal_hz);
         let _ = write!(out, ",\"measured_hz\":{},\"source\":\"{}\"", head.rate.hz, head.rate.source.word());
         let _ = write!(out, ",\"filter_hz\":{}}}", head.filter_hz);
         let _ = write!(out, ",\"window\":{{\"index\":{},\"first_sample\":", head.index);
-        let _ = write!(out, "{},\"samples\":{}", head.index * head.len, head.len);
+        let _ = write!(out, "{},\"samples\":{}", head.first_sample, head.len);
         let _ = write!(out, ",\"duration_s\":{}}}", seconds(head.span));
     }
 
@@ -316,9 +372,9 @@ impl Emit<'_> {
         let samples = rollup.samples();
         let coverage = samples as f64 / cut.rollup_len as f64;
         let mut out = String::with_capacity(4096);
-        let source = source_id(&stream.shape.source);
-        let id = format!("{}/rollup/{source}/{}/{}", self.key, rollup.index, self.settings.version);
-        let head = Head { stream, index: rollup.index, len: cut.rollup_len, rate, filter_hz, span };
+        let id = self.id("rollup", &stream.shape.source, rollup.index);
+        let (index, len) = (rollup.index, cut.rollup_len);
+        let head = Head { stream, index, first_sample: index * len, len, rate, filter_hz, span };
         self.head(&mut out, "spindle.rollup.v1", &id, &head);
         out.push_str(",\"coverage\":");
         json::number_or_null(&mut out, Some(coverage as f32));
@@ -352,7 +408,7 @@ impl Emit<'_> {
             kind: OutputKind::Rollup,
             key: Arc::clone(self.key),
             time_ns: end_ns,
-            ce_id: id.into(),
+            ce_id: id,
             json: out.into_bytes().into(),
         });
         self.stats.rollups += 1;
@@ -389,6 +445,7 @@ impl Emit<'_> {
 struct Head<'a> {
     stream: &'a Stream,
     index: u64,
+    first_sample: u64,
     /// Samples per channel of a whole one.
     len: u64,
     rate: Rate,
@@ -465,5 +522,9 @@ fn source_id(source: &Source) -> String {
     match source {
         Source::Board { node, boot, stream } => format!("{node}/{boot:016x}/{stream}"),
         Source::Json => "json".into(),
+        Source::Decimated { node, boot, stream, decimation } => {
+            format!("{node}/{boot:016x}/{stream}/{decimation}")
+        }
+        Source::Features { node, boot, stream } => format!("{node}/{boot:016x}/{stream}/node"),
     }
 }

@@ -31,8 +31,8 @@ use crate::outputs::{AlertRow, Commit, Loaded};
 use crate::record::{Gap, Output, Record, RecordKind, SensorKey};
 use crate::session::json::{self as json_sensor, Mapping};
 use emit::{Emit, Judge};
-use sensor::{Input, Scratch, ShapeRef, SourceRef, Stream};
-use settings::Settings;
+use sensor::{Form, Input, Scratch, ShapeRef, SourceRef, Stream};
+use settings::{Cut, Settings};
 use spindle_common::wire::{self, Message};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -200,7 +200,7 @@ impl Pipeline {
             RecordKind::Block => self.push_block(record, out),
             RecordKind::Json => self.push_json(record, out),
             RecordKind::Gap => self.push_gap(record, out),
-            RecordKind::Node => self.push_node(record),
+            RecordKind::Node => self.push_node(record, out),
             // Dead letters go out as they are; machine context has no reader yet.
             RecordKind::DeadLetter | RecordKind::Context => {}
         }
@@ -297,18 +297,24 @@ impl Pipeline {
         planar.resize(header.len(), 0.0);
         if block.decode_f32(header.scale, &mut planar).is_ok() {
             let shape = ShapeRef {
-                source: SourceRef::Board { node: header.node, boot: header.boot.0, stream: header.stream.0 },
+                source: SourceRef::Board {
+                    node: header.node,
+                    boot: header.boot.0,
+                    stream: header.stream.0,
+                    form: Form::Samples(header.decimation),
+                },
                 axes: usize::from(header.axes),
-                rate_nominal_hz: f64::from(header.rate_nominal_mhz) / 1000.0,
+                rate_nominal_hz: f64::from(header.rate_nominal_mhz) / 1000.0 / f64::from(header.decimation),
             };
             let half = 1_i32 << (header.bits - 1);
             let mut input = Input {
                 time_ns: record.time_ns,
                 record_flags: record.flags,
                 block_flags: header.flags,
-                first_sample: header.first_sample,
+                // Samples of the thinned out stream have numbers of their own, one for so many of the sensor's.
+                first_sample: header.first_sample / u64::from(header.decimation),
                 per_channel: usize::from(header.samples),
-                rate_node_hz: f64::from(header.rate_measured_mhz) / 1000.0,
+                rate_node_hz: f64::from(header.rate_measured_mhz) / 1000.0 / f64::from(header.decimation),
                 range: Some([-half as f32 * header.scale, (half - 1) as f32 * header.scale]),
                 planar: &mut planar,
             };
@@ -360,7 +366,7 @@ impl Pipeline {
                 self.stats.late_samples += input.planar.len() as u64;
                 return;
             }
-            self.with_stream(index, out, |stream, emit| stream.finish(emit));
+            self.end_run(index, &shape, out);
             let sensor = &mut self.sensors[index];
             let earlier = sensor.stream.as_ref().filter(|s| s.shape.rate_nominal_hz == shape.rate_nominal_hz);
             let earlier = earlier.map(|stream| stream.rate.best());
@@ -380,8 +386,11 @@ impl Pipeline {
             return;
         };
         let end = gap.first_sample.saturating_add(gap.samples);
-        let source = SourceRef::Board { node: &gap.node, boot: gap.boot, stream: gap.stream };
-        if self.sensors[index].stream.as_ref().is_some_and(|stream| stream.shape.source.is(source)) {
+        let board = self.sensors[index].stream.as_ref().and_then(|stream| stream.shape.source.board());
+        if let Some((node, boot, stream, Form::Samples(decimation))) = board
+            && (node, boot, stream) == (&*gap.node, gap.boot, gap.stream)
+        {
+            let end = end.div_ceil(decimation.into());
             self.with_stream(index, out, |stream, emit| {
                 let cut = emit.settings.cut(stream.shape.rate_nominal_hz);
                 stream.skip_to(end, cut, emit);
@@ -389,9 +398,63 @@ impl Pipeline {
         }
     }
 
+    /// What nodes say of themselves; and features that they computed.
+    fn push_node(&mut self, record: &Record, out: &mut Vec<Output>) {
+        match wire::decode(&record.body) {
+            Ok(Message::Birth(birth)) => self.push_birth(&birth, record),
+            Ok(Message::Features(features)) => self.push_features(&features, record, out),
+            _ => {}
+        }
+    }
+
+    /// Features that a node computed: a window of their own.
+    fn push_features(&mut self, features: &wire::Features<'_>, record: &Record, out: &mut Vec<Output>) {
+        let Some(index) = self.sensor(&record.key, record.offset) else { return };
+        let late = record.flags & crate::record::record_flags::LATE != 0;
+        let shape = ShapeRef {
+            source: SourceRef::Board {
+                node: features.node,
+                boot: features.boot.0,
+                stream: features.stream.0,
+                form: Form::Features,
+            },
+            axes: features.axes.len(),
+            // Nodes send one window a nominal second.
+            rate_nominal_hz: f64::from(features.samples),
+        };
+        let known = self.sensors[index].stream.as_ref().filter(|stream| stream.is_of(&shape));
+        if late || known.is_some_and(|stream| features.first_sample < stream.next_sample) {
+            self.stats.late_samples += u64::from(features.samples) * features.axes.len() as u64;
+            return;
+        }
+        if known.is_none() {
+            self.end_run(index, &shape, out);
+            let sensor = &mut self.sensors[index];
+            let cut = Cut { window_len: u64::from(features.samples), rollup_len: 1, factor: 1 };
+            sensor.judge.prepare(&self.settings, &sensor.key, shape.axes, None);
+            let mut stream = Stream::new(&shape, features.first_sample, cut, None);
+            stream.emitted_to = features.first_sample;
+            sensor.stream = Some(stream);
+        }
+        self.with_stream(index, out, |stream, emit| {
+            let rate = stream.take_features(features, record.time_ns, record.flags);
+            emit.node_features(stream, features, rate);
+            stream.emitted_to = stream.next_sample;
+        });
+    }
+
+    /// Puts out what is open of a run that is over, because samples of `shape` come now. Where the same stream of the same boot
+    /// goes on in another form, the last window says in its id where it was cut short: the same window may come again.
+    fn end_run(&mut self, index: usize, shape: &ShapeRef<'_>, out: &mut Vec<Output>) {
+        let next = shape.to_shape();
+        self.with_stream(index, out, |stream, emit| {
+            emit.cut_at = stream.shape.source.is_same_stream(&next.source).then_some(stream.next_sample);
+            stream.finish(emit);
+        });
+    }
+
     /// A birth names its sensors' axes.
-    fn push_node(&mut self, record: &Record) {
-        let Ok(Message::Birth(birth)) = wire::decode(&record.body) else { return };
+    fn push_birth(&mut self, birth: &wire::Birth<'_>, record: &Record) {
         for stream in &birth.streams {
             let key = SensorKey {
                 site: birth.site.into(),
@@ -424,6 +487,7 @@ impl Pipeline {
             out,
             alerts: &mut self.alerts,
             stats: &mut self.stats,
+            cut_at: None,
         };
         act(stream, &mut emit);
         *has_output |= out.len() > before;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 const ANCHORS_MAX: usize = 32;
 
 /// A rate further from the nominal one than this is flagged.
-const RATE_OFF_MAX: f64 = 0.10;
+pub(crate) const RATE_OFF_MAX: f64 = 0.10;
 
 /// A rate further from the nominal one than this factor cannot be a sensor's: the clock is wrong, and the rate is not used.
 const RATE_FACTOR_MAX: f64 = 2.0;

@@ -2,14 +2,14 @@
 
 use super::emit::Emit;
 use super::quality::{Repeats, flag};
-use super::rate::{Rate, RateEstimator};
+use super::rate::{RATE_OFF_MAX, Rate, RateEstimator, RateSource};
 use super::settings::{Cut, Settings};
 use super::window::{Rollup, Window};
 use crate::record::record_flags;
 use serde::{Deserialize, Serialize};
 use spindle_common::dsp::{Decimator, Frame, LANES, Moments, Velocity, to_frames};
 use spindle_common::feature::{REDESIGN_MIN, settle_len};
-use spindle_common::wire::block;
+use spindle_common::wire::{Features, block};
 
 /// Samples that do not change for so long come from a sensor that is stuck.
 const STUCK_S: f64 = 0.25;
@@ -17,29 +17,71 @@ const STUCK_S: f64 = 0.25;
 /// ... but at least so many, for slow sensors and coarse ones.
 const STUCK_LEN_MIN: u64 = 32;
 
-/// Where a stream's samples come from; a change of it is a new run.
+/// Where a stream's samples come from; a change of it is a new run. Its form is saved: new kinds go at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Source {
-    Board { node: String, boot: u64, stream: u8 },
+    /// Every sample of a board's sensor.
+    Board {
+        node: String,
+        boot: u64,
+        stream: u8,
+    },
     Json,
+    /// Samples that the board thinned out: one for so many of the sensor's.
+    Decimated {
+        node: String,
+        boot: u64,
+        stream: u8,
+        decimation: u16,
+    },
+    /// No samples: features that the board computed.
+    Features {
+        node: String,
+        boot: u64,
+        stream: u8,
+    },
+}
+
+/// How a board's stream comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One sample for so many of the sensor's; 1: all.
+    Samples(u16),
+    Features,
 }
 
 /// A [`Source`] that owns nothing: comparing it costs no allocation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum SourceRef<'a> {
-    Board { node: &'a str, boot: u64, stream: u8 },
+    Board { node: &'a str, boot: u64, stream: u8, form: Form },
     Json,
 }
 
 impl Source {
     pub(crate) fn is(&self, other: SourceRef<'_>) -> bool {
-        match (self, other) {
-            (Self::Board { node, boot, stream }, SourceRef::Board { node: n, boot: b, stream: s }) => {
-                node == n && *boot == b && *stream == s
-            }
-            (Self::Json, SourceRef::Json) => true,
-            _ => false,
+        match other {
+            SourceRef::Json => *self == Self::Json,
+            SourceRef::Board { node, boot, stream, form } => self.board() == Some((node, boot, stream, form)),
         }
+    }
+
+    /// Node, boot, stream and form, if it is a board's.
+    pub(crate) fn board(&self) -> Option<(&str, u64, u8, Form)> {
+        Some(match self {
+            Self::Board { node, boot, stream } => (node, *boot, *stream, Form::Samples(1)),
+            Self::Decimated { node, boot, stream, decimation } => {
+                (node, *boot, *stream, Form::Samples(*decimation))
+            }
+            Self::Features { node, boot, stream } => (node, *boot, *stream, Form::Features),
+            Self::Json => return None,
+        })
+    }
+
+    /// Whether both are of the same stream of the same boot, in whatever form.
+    pub(crate) fn is_same_stream(&self, other: &Self) -> bool {
+        let stream =
+            |source: &Self| source.board().map(|(node, boot, stream, _)| (node.to_owned(), boot, stream));
+        stream(self).is_some() && stream(self) == stream(other)
     }
 }
 
@@ -52,9 +94,16 @@ pub(crate) struct ShapeRef<'a> {
 }
 
 impl ShapeRef<'_> {
-    fn to_shape(self) -> Shape {
+    pub(crate) fn to_shape(self) -> Shape {
         let source = match self.source {
-            SourceRef::Board { node, boot, stream } => Source::Board { node: node.to_owned(), boot, stream },
+            SourceRef::Board { node, boot, stream, form } => {
+                let node = node.to_owned();
+                match form {
+                    Form::Samples(1) => Source::Board { node, boot, stream },
+                    Form::Samples(decimation) => Source::Decimated { node, boot, stream, decimation },
+                    Form::Features => Source::Features { node, boot, stream },
+                }
+            }
             SourceRef::Json => Source::Json,
         };
         Shape { source, axes: self.axes, rate_nominal_hz: self.rate_nominal_hz }
@@ -212,7 +261,7 @@ impl Stream {
             frames.resize(input.per_channel, [0.0; LANES]);
             to_frames(input.planar, input.per_channel, group * LANES, frames);
         }
-        let flags = flags_of(input, non_finite);
+        let flags = flags_of(input.record_flags, input.block_flags, non_finite);
         let mut at = overlap as usize;
         while at < input.per_channel {
             let sample = input.first_sample + at as u64;
@@ -250,6 +299,34 @@ impl Stream {
         if self.rollup_open && sample >= (self.rollup.index + 1) * cut.rollup_len {
             self.close_rollup(cut, emit);
         }
+    }
+
+    /// Takes a window of features in place of samples: nothing is left open. Gives what the window is to be put out with.
+    pub(crate) fn take_features(&mut self, features: &Features<'_>, time_ns: i64, record_flags: u16) -> Rate {
+        let samples = u64::from(features.samples);
+        let node_hz = f64::from(features.rate_measured_mhz) / 1000.0;
+        let nominal_hz = self.shape.rate_nominal_hz;
+        let is_off = node_hz > 0.0 && (node_hz / nominal_hz - 1.0).abs() > RATE_OFF_MAX;
+        let rate = match node_hz > 0.0 {
+            true => Rate { hz: node_hz, source: RateSource::Node, is_off },
+            false => Rate { hz: nominal_hz, source: RateSource::Nominal, is_off },
+        };
+        self.window.reuse(features.first_sample / samples, time_ns);
+        for moments in &mut self.window.moments {
+            moments.count = samples;
+        }
+        self.window.settled = samples;
+        let saturated = if features.flags & block::flags::SATURATED != 0 { flag::SATURATED } else { 0 };
+        self.window.flags = flags_of(record_flags, features.flags, 0) | saturated;
+        self.next_sample = features.first_sample.saturating_add(samples);
+        self.anchor = (features.first_sample, time_ns);
+        self.window.late = std::mem::take(&mut self.late);
+        rate
+    }
+
+    /// The window under way, or the last one.
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
     }
 
     /// Puts out what is open: the run has ended.
@@ -475,14 +552,14 @@ fn hold_non_finite(planar: &mut [f32]) -> u64 {
     count
 }
 
-fn flags_of(input: &Input<'_>, non_finite: u64) -> u16 {
+fn flags_of(of_record: u16, of_block: u16, non_finite: u64) -> u16 {
     let pairs = [
-        (input.record_flags & record_flags::CLOCK_ARRIVAL != 0, flag::CLOCK_ARRIVAL),
-        (input.record_flags & record_flags::CLOCK_DOUBTFUL != 0, flag::CLOCK_DOUBTFUL),
-        (input.block_flags & block::flags::OVERRUN != 0, flag::OVERRUN),
-        (input.block_flags & block::flags::SELF_TEST != 0, flag::SELF_TEST),
-        (input.block_flags & block::flags::RESTART != 0, flag::RESTART),
-        (input.block_flags & block::flags::SYNTHETIC != 0, flag::SYNTHETIC),
+        (of_record & record_flags::CLOCK_ARRIVAL != 0, flag::CLOCK_ARRIVAL),
+        (of_record & record_flags::CLOCK_DOUBTFUL != 0, flag::CLOCK_DOUBTFUL),
+        (of_block & block::flags::OVERRUN != 0, flag::OVERRUN),
+        (of_block & block::flags::SELF_TEST != 0, flag::SELF_TEST),
+        (of_block & block::flags::RESTART != 0, flag::RESTART),
+        (of_block & block::flags::SYNTHETIC != 0, flag::SYNTHETIC),
         (non_finite > 0, flag::NON_FINITE),
     ];
     pairs.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, bit)| flags | bit)

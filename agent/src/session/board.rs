@@ -163,6 +163,7 @@ impl Session {
         let Some(node) = nodes.get_mut(index).and_then(Option::as_mut) else { return };
         node.origin = incoming.source;
         node.seen_ns = now.mono_ns;
+        node.news.take(message, &incoming.payload, now.utc_ns);
         self.touched.insert(index);
         self.changed_nodes.insert(index);
         if let Some((boot, stream)) = place(message) {

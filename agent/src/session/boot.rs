@@ -71,7 +71,15 @@ impl Boot {
             return at;
         }
         let slot = books.slot(key);
-        self.streams.push(Stream { index, key: key.clone(), slot, next_sample: 0, taken: 0, last: None });
+        self.streams.push(Stream {
+            index,
+            key: key.clone(),
+            slot,
+            next_sample: 0,
+            taken: 0,
+            last: None,
+            measured_mhz: 0,
+        });
         self.streams.len() - 1
     }
 
@@ -83,8 +91,10 @@ impl Boot {
         let at = self.stream(item.stream, &item.key, ctx.books);
         let Some(stream) = self.streams.get_mut(at) else { return };
         let end = item.first_sample.saturating_add(item.samples);
+        stream.measured_mhz = item.measured_mhz;
         let mut samples = item.samples;
         match item.what {
+            // It repeats what other messages stand for.
             What::Burst => samples = 0,
             What::Features => samples = end.saturating_sub(stream.next_sample.max(item.first_sample)),
             What::Block if item.first_sample < stream.next_sample => {
@@ -110,8 +120,10 @@ impl Boot {
         if samples > 0 {
             stream.next_sample = end;
             stream.note_taken(end, ctx.books);
-            ctx.books.change(stream.slot, |book| book.accepted = book.accepted.saturating_add(samples));
-            ctx.metrics.samples.add(samples);
+            let stored = item.stored.min(samples);
+            ctx.books.change(stream.slot, |book| book.enter(samples, stored));
+            ctx.metrics.samples.add(stored);
+            ctx.metrics.withheld.add(samples - stored);
         }
         stream.last = Some((item.tick, time_ns));
         let kind = if item.what == What::Block { RecordKind::Block } else { RecordKind::Node };
@@ -201,7 +213,7 @@ impl Boot {
         ctx.metrics.late.increment();
         if item.what != What::Burst {
             ctx.books.change(stream.slot, |book| {
-                book.accepted = book.accepted.saturating_add(item.samples);
+                book.enter(item.samples, item.stored);
                 book.lost = book.lost.saturating_sub(item.samples);
             });
         }
@@ -354,6 +366,7 @@ impl Boot {
                 next_sample: stream.next_sample,
                 taken: stream.taken,
                 last: stream.last,
+                measured_mhz: 0,
             });
         }
         boot

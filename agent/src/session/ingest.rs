@@ -1,7 +1,8 @@
 //! The ingest thread: takes what the sources have, makes records of it, commits them, and then acknowledges. A commit
 //! takes whatever waits, up to a limit: alone at once when idle, in batches under load.
 
-use super::{Session, Work};
+use super::{Session, ToNode, Work};
+use crate::api::control::{Ask, Request, Response};
 use crate::api::metrics::Metrics;
 use crate::clock::Clock;
 use crate::config;
@@ -20,6 +21,14 @@ const IDLE_WAIT: Duration = Duration::from_millis(500);
 /// Longest that a commit is tried again after the stop.
 const STOP_RETRIES: u32 = 5;
 
+/// What the ingest thread wakes up for.
+enum Event {
+    Batch(Vec<Incoming>),
+    Ask(Ask),
+    /// All sources have ended.
+    End,
+}
+
 /// The ingest thread's work.
 #[derive(Debug)]
 pub struct Ingest {
@@ -31,6 +40,8 @@ pub struct Ingest {
     pub config: config::Journal,
     /// What the sources have.
     pub inbox: mpsc::Receiver<Vec<Incoming>>,
+    /// What commands ask.
+    pub control: mpsc::Receiver<Ask>,
     /// The sources, by their ids.
     pub sources: Vec<SourceHandle>,
     /// The time.
@@ -47,13 +58,22 @@ impl Ingest {
         self.show();
         loop {
             let wait = self.wait();
-            let received = runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await });
-            let idle = match received {
-                Ok(Some(batch)) => {
+            let event = async {
+                tokio::select! {
+                    batch = self.inbox.recv() => batch.map_or(Event::End, Event::Batch),
+                    Some(ask) = self.control.recv() => Event::Ask(ask),
+                }
+            };
+            let idle = match runtime.block_on(async { tokio::time::timeout(wait, event).await }) {
+                Ok(Event::Batch(batch)) => {
                     self.take(batch, &mut work);
                     false
                 }
-                Ok(None) => break,
+                Ok(Event::Ask(ask)) => {
+                    self.answer(ask);
+                    false
+                }
+                Ok(Event::End) => break,
                 Err(_) => true,
             };
             let now = self.clock.now();
@@ -82,6 +102,35 @@ impl Ingest {
             tracing::error!(%error, "the last counters were not written");
         }
         self.journal.close();
+    }
+
+    /// Answers a command; what it orders goes to the node at once.
+    fn answer(&mut self, ask: Ask) {
+        let now = self.clock.now();
+        let response = match ask.request {
+            Request::Nodes { node } => {
+                Response::Nodes { now_ns: now.utc_ns, nodes: self.session.reports(node.as_deref()) }
+            }
+            Request::Order { node, order } => match self.session.order(&node, &order, now) {
+                Ok((id, message)) => match self.send(message) {
+                    true => Response::Sent { id },
+                    false => Response::Error { reason: format!("the way to {node} is full or gone") },
+                },
+                Err(reason) => Response::Error { reason },
+            },
+        };
+        // Who does not wait for it any more has given up.
+        let _ = ask.reply.send(response);
+    }
+
+    /// Sends a message to a node; says whether its source takes it.
+    fn send(&self, to_node: ToNode) -> bool {
+        let handle = self.sources.get(usize::from(to_node.source.0));
+        let sent = handle.is_some_and(|handle| handle.outgoing.try_send(to_node.message).is_ok());
+        if !sent {
+            self.metrics.source.outgoing_dropped.increment();
+        }
+        sent
     }
 
     /// Shows what became of the journal.
@@ -169,13 +218,7 @@ impl Ingest {
             }
         }
         for to_node in self.session.to_nodes() {
-            let sent = self
-                .sources
-                .get(usize::from(to_node.source.0))
-                .map(|handle| handle.outgoing.try_send(to_node.message));
-            if !matches!(sent, Some(Ok(()))) {
-                self.metrics.source.outgoing_dropped.increment();
-            }
+            self.send(to_node);
         }
     }
 }

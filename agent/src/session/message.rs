@@ -16,11 +16,15 @@ pub(super) struct Item {
     pub(super) stream: u8,
     pub(super) key: Arc<SensorKey>,
     pub(super) first_sample: u64,
-    /// Samples per channel.
+    /// Samples per channel of the sensor that it stands for.
     pub(super) samples: u64,
+    /// Those of them that it holds; the node withheld the others.
+    pub(super) stored: u64,
     pub(super) tick: u64,
     pub(super) tick_hz: u32,
     pub(super) rate_mhz: u32,
+    /// The sensor's rate against the node's ticks, mHz; 0: not known.
+    pub(super) measured_mhz: u32,
     pub(super) payload: Bytes,
     pub(super) token: Option<Token>,
 }
@@ -92,9 +96,11 @@ pub(super) fn item(message: &Message<'_>, key: Arc<SensorKey>, incoming: &Incomi
                 key,
                 first_sample: features.first_sample,
                 samples: u64::from(features.samples),
+                stored: 0,
                 tick: features.tick,
                 tick_hz: features.tick_hz,
                 rate_mhz: features.rate_measured_mhz,
+                measured_mhz: features.rate_measured_mhz,
                 payload: incoming.payload.clone(),
                 token: incoming.token,
             });
@@ -108,10 +114,12 @@ pub(super) fn item(message: &Message<'_>, key: Arc<SensorKey>, incoming: &Incomi
         stream: header.stream.0,
         key,
         first_sample: header.first_sample,
-        samples: u64::from(header.samples),
+        samples: header.covered(),
+        stored: u64::from(header.samples),
         tick: header.tick,
         tick_hz: header.tick_hz,
         rate_mhz: if measured == 0 { header.rate_nominal_mhz } else { measured },
+        measured_mhz: measured,
         payload: incoming.payload.clone(),
         token: incoming.token,
     })

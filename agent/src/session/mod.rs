@@ -10,6 +10,7 @@ pub mod ingest;
 pub mod json;
 mod message;
 mod node;
+pub mod report;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,8 @@ use std::sync::Arc;
 const ROUTES_MAX: usize = 65_536;
 /// Sensors per node that the books keep apart.
 const SENSORS_PER_NODE: usize = wire::STREAMS_MAX;
+/// Room for a message to a node: settings of as many sensors as a node may have.
+const TO_NODE_LEN_MAX: usize = 1024;
 /// Where dead letters go whose topic gives no key.
 const UNKNOWN: &str = "unknown";
 
@@ -154,6 +157,8 @@ pub struct Session {
     forgotten: Vec<Key>,
     /// Serial lines that are to be asked for their birth.
     ask: BTreeSet<(SourceId, String)>,
+    /// Of the last order to a node; 0 before the first.
+    order_id: u32,
     unknown: Arc<SensorKey>,
     /// What nodes should be.
     hardware: Option<Catalog>,
@@ -188,6 +193,7 @@ impl Session {
             changed_json: BTreeSet::new(),
             forgotten: Vec::new(),
             ask: BTreeSet::new(),
+            order_id: 0,
             unknown: Arc::new(SensorKey { site: unknown.clone(), machine: unknown.clone(), sensor: unknown }),
             hardware: None,
         };
@@ -373,7 +379,7 @@ fn to_node(
     encode: impl FnOnce(&mut [u8]) -> Result<usize, wire::EncodeError>,
     at_least_once: bool,
 ) -> Option<ToNode> {
-    let mut buffer = [0u8; 128];
+    let mut buffer = [0u8; TO_NODE_LEN_MAX];
     let len = encode(&mut buffer).ok()?;
     let payload = Bytes::copy_from_slice(buffer.get(..len)?);
     Some(ToNode { source, message: Outgoing { topic, payload, at_least_once } })

@@ -8,6 +8,7 @@ use super::Context;
 use super::books::Books;
 use super::boot::Boot;
 use super::message::Item;
+use super::report::News;
 use crate::journal::{Key, NodeState};
 use crate::record::SensorKey;
 use crate::source::SourceId;
@@ -35,6 +36,8 @@ pub(super) struct Node {
     pub(super) birth: Option<u32>,
     /// Digest of what was said last about its birth against its file.
     pub(super) contradiction: u32,
+    /// What it said of itself.
+    pub(super) news: News,
     boots: Vec<Boot>,
     active: Option<BootId>,
     switches: u32,
@@ -49,6 +52,7 @@ impl Node {
             seen_ns: 0,
             birth: None,
             contradiction: 0,
+            news: News::default(),
             boots: Vec::new(),
             active: None,
             switches: 0,
@@ -58,8 +62,13 @@ impl Node {
 
     /// The newest boot, and what it is to send next.
     pub(super) fn wanted(&self) -> impl Iterator<Item = (BootId, Seq)> + '_ {
+        self.newest().into_iter().map(|boot| (boot.id, boot.next))
+    }
+
+    /// The boot that it is in.
+    pub(super) fn newest(&self) -> Option<&Boot> {
         let active = self.boots.iter().find(|boot| Some(boot.id) == self.active);
-        active.or(self.boots.last()).into_iter().map(|boot| (boot.id, boot.next))
+        active.or(self.boots.last())
     }
 
     pub(super) fn held(&self) -> usize {

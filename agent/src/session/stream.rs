@@ -15,6 +15,8 @@ pub(super) struct Stream {
     pub(super) next_sample: u64,
     pub(super) taken: u64,
     pub(super) last: Option<(u64, i64)>,
+    /// Rate against the node's ticks as it said last, mHz; 0: not known.
+    pub(super) measured_mhz: u32,
 }
 
 impl Stream {

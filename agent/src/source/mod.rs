@@ -1,10 +1,12 @@
 //! Ways in. Each source hands batches of [`Incoming`] to one bounded channel and waits when it is full, so back-pressure
-//! reaches the wire; none drops. What a source has to acknowledge it does when it is told to, after the commit.
+//! reaches the wire; none drops. What a source has to acknowledge it does when it is told to, after the commit. Only a node's
+//! question for the time it answers itself, at once: see [`time`].
 
 pub mod listener;
 pub mod mqtt;
 pub mod recording;
 pub mod serial;
+pub mod time;
 pub mod topic;
 
 use bytes::Bytes;

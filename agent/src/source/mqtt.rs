@@ -2,6 +2,7 @@
 //! at every CONNACK, and a PUBACK only when told so. A packet id counts on its own connection alone: what is left to
 //! acknowledge of an earlier one is dropped, for the broker sends those messages again.
 
+use super::time::TimeTeller;
 use super::{BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId, Token};
 use crate::api::metrics;
 use crate::config::MqttSource;
@@ -47,6 +48,7 @@ pub struct Mqtt {
     events: EventLoop,
     filters: Vec<String>,
     metrics: Arc<metrics::Metrics>,
+    time: TimeTeller,
     /// Of the connection; 0 when there is none.
     connection: Arc<AtomicU64>,
     connections: u64,
@@ -63,6 +65,7 @@ impl Mqtt {
         gateway: &str,
         filters: Vec<String>,
         metrics: Arc<metrics::Metrics>,
+        time: TimeTeller,
     ) -> Result<Self, MqttError> {
         let address = || MqttError::Address(config.address.clone());
         let (host, port) = config.address.rsplit_once(':').ok_or_else(address)?;
@@ -92,6 +95,7 @@ impl Mqtt {
             events,
             filters,
             metrics,
+            time,
             connection: Arc::new(AtomicU64::new(0)),
             connections: 0,
         })
@@ -180,6 +184,7 @@ impl Mqtt {
     }
 
     fn take(&self, publish: Publish, batch: &mut Vec<Incoming>) {
+        let received_ns = self.time.utc_ns();
         self.metrics.source.messages.increment();
         self.metrics.source.bytes.add(publish.payload.len() as u64);
         let token = Token {
@@ -187,6 +192,16 @@ impl Mqtt {
             connection: self.connection.load(Ordering::Relaxed),
             packet: publish.pkid,
         };
+        if let Some(answer) = self.time.answer(Some(&publish.topic), &publish.payload, received_ns) {
+            if self.client.try_publish(answer.topic, QoS::AtMostOnce, false, answer.payload).is_err() {
+                self.metrics.source.outgoing_dropped.increment();
+            }
+            if publish.qos != QoS::AtMostOnce {
+                // Nothing is to be kept. One that is not acknowledged now comes again, and is.
+                let _ = self.client.try_ack(&publish);
+            }
+            return;
+        }
         batch.push(Incoming {
             source: self.id,
             topic: Some(publish.topic),

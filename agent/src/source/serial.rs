@@ -1,6 +1,7 @@
 //! A serial port: the same messages, in COBS frames, both ways. The port is opened again when it was unplugged. Nothing
 //! is acknowledged on the line itself; the node keeps what the gateway's own acks have not covered.
 
+use super::time::TimeTeller;
 use super::{BATCH_LEN_MAX, Inbox, Incoming, SourceEnd, SourceId};
 use crate::api::metrics;
 use crate::config::SerialSource;
@@ -25,13 +26,19 @@ pub struct Serial {
     id: SourceId,
     config: SerialSource,
     metrics: Arc<metrics::Metrics>,
+    time: TimeTeller,
 }
 
 impl Serial {
     /// Prepares the port.
     #[must_use]
-    pub const fn new(id: SourceId, config: SerialSource, metrics: Arc<metrics::Metrics>) -> Self {
-        Self { id, config, metrics }
+    pub const fn new(
+        id: SourceId,
+        config: SerialSource,
+        metrics: Arc<metrics::Metrics>,
+        time: TimeTeller,
+    ) -> Self {
+        Self { id, config, metrics, time }
     }
 
     /// Works until `stop`, and then until the agent has no more to say.
@@ -88,7 +95,16 @@ impl Serial {
                 }
                 read = reader.read(&mut buffer) => {
                     let Ok(len @ 1..) = read else { return false };
-                    if !stop.is_set() && !self.take(&mut decoder, buffer.get(..len).unwrap_or(&[]), inbox).await {
+                    if stop.is_set() {
+                        continue;
+                    }
+                    let (batch, answers) = self.read(&mut decoder, buffer.get(..len).unwrap_or(&[]));
+                    for answer in answers {
+                        if !send(&mut writer, &answer).await {
+                            return false;
+                        }
+                    }
+                    if !hand_on(batch, inbox).await {
                         return true;
                     }
                 }
@@ -96,11 +112,20 @@ impl Serial {
         }
     }
 
-    /// Hands on the frames that end in `bytes`; says whether anyone still takes them.
-    async fn take(&self, decoder: &mut frame::Decoder<MESSAGE_LEN_MAX>, bytes: &[u8], inbox: &Inbox) -> bool {
-        let mut batch = Vec::new();
+    /// The messages whose frames end in `bytes`, and the answers to those of them that ask for the time.
+    fn read(
+        &self,
+        decoder: &mut frame::Decoder<MESSAGE_LEN_MAX>,
+        bytes: &[u8],
+    ) -> (Vec<Incoming>, Vec<Bytes>) {
+        let received_ns = self.time.utc_ns();
+        let (mut batch, mut answers) = (Vec::new(), Vec::new());
         let refused = decoder.counters().refused;
         decoder.feed(bytes, |message| {
+            if let Some(answer) = self.time.answer(None, message, received_ns) {
+                answers.push(answer.payload);
+                return;
+            }
             batch.push(Incoming {
                 source: self.id,
                 topic: None,
@@ -112,14 +137,19 @@ impl Serial {
         self.metrics.source.frames_damaged.add(decoder.counters().refused - refused);
         self.metrics.source.messages.add(batch.len() as u64);
         self.metrics.source.bytes.add(batch.iter().map(|message| message.payload.len() as u64).sum());
-        while !batch.is_empty() {
-            let rest = batch.split_off(batch.len().min(BATCH_LEN_MAX));
-            if inbox.send(std::mem::replace(&mut batch, rest)).await.is_err() {
-                return false;
-            }
-        }
-        true
+        (batch, answers)
     }
+}
+
+/// Hands messages on; says whether anyone still takes them.
+async fn hand_on(mut batch: Vec<Incoming>, inbox: &Inbox) -> bool {
+    while !batch.is_empty() {
+        let rest = batch.split_off(batch.len().min(BATCH_LEN_MAX));
+        if inbox.send(std::mem::replace(&mut batch, rest)).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Writes a message as a frame; says whether the line took it.

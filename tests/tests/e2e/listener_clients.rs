@@ -159,6 +159,11 @@ fn an_address_in_use_is_said() {
             &config,
             Vec::new(),
             std::sync::Arc::default(),
+            spindle_agent::source::time::TimeTeller::new(
+                spindle_agent::clock::Clock::system(),
+                std::time::Duration::ZERO,
+                std::sync::Arc::default(),
+            ),
         ))
         .unwrap_err();
     assert!(error.to_string().contains(&format!("cannot bind {bind}")), "{error}");

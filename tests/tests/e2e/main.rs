@@ -15,6 +15,7 @@ mod harness;
 mod json;
 mod listener;
 mod listener_clients;
+mod nodes;
 mod outages;
 mod recordings;
 mod schema;

@@ -62,7 +62,9 @@ impl Logs {
         use crate::record::{OutputKind, RecordKind};
         let of_journal = |wanted| Box::new(JournalLog::new(journal.clone(), wanted));
         Self {
-            raw: config.raw.then(|| of_journal(&[RecordKind::Block, RecordKind::Json]) as Box<dyn Log>),
+            raw: config.raw.then(|| {
+                of_journal(&[RecordKind::Block, RecordKind::Json, RecordKind::Node]) as Box<dyn Log>
+            }),
             features: Box::new(OutputsLog::new(outputs(), &[OutputKind::Features, OutputKind::Rollup])),
             alerts: Box::new(OutputsLog::new(outputs(), &[OutputKind::Alert])),
             dlq: of_journal(&[RecordKind::DeadLetter]),

@@ -6,6 +6,7 @@ mod quality;
 mod runner;
 mod schema;
 mod signals;
+mod steps;
 
 use super::*;
 use bytes::Bytes;

@@ -3,6 +3,7 @@
 mod clock;
 mod intake;
 mod order;
+mod steps;
 
 use super::*;
 use crate::journal::Book;
@@ -194,5 +195,5 @@ impl Rig {
 }
 
 fn balanced(book: Book) -> bool {
-    book.taken == book.accepted + book.lost + book.rejected
+    book.taken == book.accepted + book.withheld + book.lost + book.rejected
 }

@@ -322,6 +322,7 @@ impl Connection {
     }
 
     fn take_publish(&mut self, publish: &Publish<'_>) -> Result<(), Refusal> {
+        let received_ns = self.shared.time.utc_ns();
         let acknowledged = publish.qos == Qos::AtLeastOnce;
         if acknowledged && self.received.contains(&publish.id) {
             // The same message again: its acknowledgement is already waited for.
@@ -332,7 +333,17 @@ impl Connection {
             _ => Topic::new(publish.topic, &self.shared),
         };
         let payload = Bytes::copy_from_slice(publish.payload);
-        if topic.wanted {
+        let answer = self
+            .shared
+            .time
+            .answer(Some(&topic.bytes), publish.payload, received_ns)
+            .filter(|_| topic.wanted);
+        if let Some(answer) = answer {
+            self.shared.broker.lock().publish(super::own(answer), None);
+            if acknowledged {
+                write::puback(publish.id, &mut self.out);
+            }
+        } else if topic.wanted {
             let token = Token { source: self.shared.id, connection: self.link.number, packet: publish.id };
             if acknowledged {
                 self.received.insert(publish.id);

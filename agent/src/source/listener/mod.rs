@@ -31,6 +31,7 @@ mod packet;
 mod tests;
 mod write;
 
+use super::time::TimeTeller;
 use super::{Inbox, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId};
 use crate::api::metrics::Metrics;
 use crate::config::ListenerSource;
@@ -90,6 +91,7 @@ struct Shared {
     wanted: Vec<String>,
     inbox: Inbox,
     metrics: Arc<Metrics>,
+    time: TimeTeller,
     broker: Mutex<Broker>,
     /// Nothing is read any more; acknowledgements still go out.
     stop: Stop,
@@ -109,6 +111,7 @@ pub struct Listener {
     clients_max: usize,
     wanted: Vec<String>,
     metrics: Arc<Metrics>,
+    time: TimeTeller,
 }
 
 impl Listener {
@@ -122,12 +125,13 @@ impl Listener {
         config: &ListenerSource,
         wanted: Vec<String>,
         metrics: Arc<Metrics>,
+        time: TimeTeller,
     ) -> Result<Self, ListenerError> {
         let error = |source| ListenerError { address: config.bind, source };
         let socket = TcpListener::bind(config.bind).await.map_err(error)?;
         let address = socket.local_addr().map_err(error)?;
         tracing::info!(%address, "listening for MQTT clients");
-        Ok(Self { id, socket, address, clients_max: config.clients_max, wanted, metrics })
+        Ok(Self { id, socket, address, clients_max: config.clients_max, wanted, metrics, time })
     }
 
     /// Where it listens: tells the port when the configuration left it open.
@@ -143,6 +147,7 @@ impl Listener {
             wanted: self.wanted,
             inbox,
             metrics: self.metrics.clone(),
+            time: self.time,
             broker: Mutex::new(Broker::new(self.clients_max, self.metrics)),
             stop,
             closing: Stop::new(),

@@ -1,7 +1,10 @@
 //! Over a pair of pseudo terminals that socat ties together; to kill it is to pull the plug.
 
 use super::*;
+use crate::clock::Clock;
 use crate::source::{BATCHES_MAX, Outgoing, handle};
+use spindle_common::id::BootId;
+use spindle_common::wire::Message;
 use std::path::Path;
 use std::process::Stdio;
 use tokio::process::{Child, Command};
@@ -39,6 +42,16 @@ fn framed(message: &[u8]) -> Vec<u8> {
     out
 }
 
+async fn next_frame(node: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
+    let mut decoder = Box::new(frame::Decoder::<MESSAGE_LEN_MAX>::new());
+    let mut found = Vec::new();
+    while found.is_empty() {
+        let byte = node.read_u8().await.unwrap();
+        decoder.feed(&[byte], |message| found = message.to_vec());
+    }
+    found
+}
+
 async fn next(inbox: &mut mpsc::Receiver<Vec<Incoming>>, waiting: &mut Vec<Incoming>) -> Bytes {
     while waiting.is_empty() {
         *waiting = timeout(PATIENCE, inbox.recv()).await.expect("no message").unwrap();
@@ -56,7 +69,8 @@ async fn frames_pass_both_ways_through_garbage_and_after_the_plug_was_pulled() {
     let (sender, mut inbox) = mpsc::channel(BATCHES_MAX);
     let (agent, end) = handle();
     // The device is not there yet: that is waited for too.
-    let serial = Serial::new(SourceId(5), config, metrics.clone());
+    let time = TimeTeller::new(Clock::system(), Duration::from_millis(1), metrics.clone());
+    let serial = Serial::new(SourceId(5), config, metrics.clone(), time);
     let run = Handle::current().spawn(serial.run(sender, end, Stop::new()));
 
     let mut waiting = Vec::new();
@@ -83,6 +97,17 @@ async fn frames_pass_both_ways_through_garbage_and_after_the_plug_was_pulled() {
         let mut answer = vec![0; framed(b"ack").len()];
         timeout(PATIENCE, node.read_exact(&mut answer)).await.expect("no answer").unwrap();
         assert_eq!(answer, framed(b"ack"));
+
+        // A question for the time is answered by the source itself, and goes no further.
+        let ask = spindle_common::wire::TimeAsk { node: "n", boot: BootId(1), id: 7, tick: 9 };
+        let mut buffer = [0; 64];
+        let len = ask.encode(&mut buffer).unwrap();
+        node.write_all(&framed(&buffer[..len])).await.unwrap();
+        let told = timeout(PATIENCE, next_frame(&mut node)).await.expect("no time");
+        let Ok(Message::TimeTell(tell)) = spindle_common::wire::decode(&told) else { panic!("{told:?}") };
+        assert_eq!((tell.node, tell.id, tell.tick, tell.error_ns), ("n", 7, 9, 1_000_000));
+        assert!(tell.received_ns <= tell.sent_ns);
+        assert!(waiting.is_empty() && inbox.try_recv().is_err());
 
         socat.kill().await.unwrap();
         let lost = async {

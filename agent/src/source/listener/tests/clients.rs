@@ -176,3 +176,45 @@ async fn a_stop_lets_acknowledgements_out_takes_nothing_in_and_ends_soon() {
     }
     assert!(timeout(PATIENCE, site.inbox.recv()).await.unwrap().is_none(), "a stop is nobody's last will");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_for_the_time_is_answered_while_nobody_takes_anything_in() {
+    use spindle_common::id::BootId;
+    use spindle_common::wire::{Message, TimeAsk, decode};
+    use std::io::Write as _;
+    let mut site = Site::new(8).await;
+    let ask = TimeAsk { node: "node", boot: BootId(5), id: 6, tick: 7 };
+    let mut buffer = [0; 64];
+    let len = ask.encode(&mut buffer).unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&buffer[..len]).unwrap();
+    for version in VERSIONS {
+        let ready = ["-r", "-t", "ready/now", "-m", "yes"];
+        assert!(finished(site.mosquitto("mosquitto_pub", version, &ready)).await.0);
+        let arguments = ["-F", "%x", "-t", "ready/now", "-t", "spindle/v1/hall/mill/node/cmd"];
+        let mut child = site.mosquitto("mosquitto_sub", version, &arguments);
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = Subscriber { child, lines };
+        assert_eq!(lines.line().await, "796573");
+        // The inbox is full soon, for it is not read.
+        let flood = ["-t", "in/flood", "-m", "x", "--repeat", "20000"];
+        let mut publisher = site.mosquitto("mosquitto_pub", version, &flood);
+        for qos in ["0", "1"] {
+            let path = file.path().display().to_string();
+            let arguments = ["-q", qos, "-t", "spindle/v1/hall/mill/node/timeask", "-f", &path];
+            assert!(finished(site.mosquitto("mosquitto_pub", version, &arguments)).await.0);
+            let line = lines.line().await;
+            let bytes: Vec<u8> = (0..line.len() / 2)
+                .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap())
+                .collect();
+            let Ok(Message::TimeTell(tell)) = decode(&bytes) else { panic!("{line}") };
+            assert_eq!((tell.boot.0, tell.id, tell.tick), (5, 6, 7));
+            assert!(tell.sent_ns - tell.received_ns < 10_000_000, "{tell:?}");
+        }
+        publisher.kill().await.unwrap();
+    }
+    assert_eq!(site.metrics.session.times_told.get(), 4);
+    while let Ok(batch) = site.inbox.try_recv() {
+        assert!(batch.iter().all(|message| message.topic.as_deref() == Some(b"in/flood")));
+    }
+}

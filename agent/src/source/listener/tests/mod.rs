@@ -6,8 +6,10 @@ mod packets;
 
 use super::Listener;
 use crate::api::metrics::Metrics;
+use crate::clock::Clock;
 use crate::config::ListenerSource;
 use crate::runtime::Stop;
+use crate::source::time::TimeTeller;
 use crate::source::{BATCHES_MAX, Incoming, SourceHandle, SourceId, handle};
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::v5;
@@ -45,8 +47,9 @@ impl Site {
         let (sender, inbox) = mpsc::channel(BATCHES_MAX);
         let (handle, end) = handle();
         let stop = Stop::new();
-        let listener =
-            Listener::bind(SourceId(3), &config, vec!["in/#".into()], metrics.clone()).await.unwrap();
+        let wanted = vec!["in/#".into(), "spindle/v1/+/+/+/timeask".into()];
+        let time = TimeTeller::new(Clock::system(), Duration::from_millis(1), metrics.clone());
+        let listener = Listener::bind(SourceId(3), &config, wanted, metrics.clone(), time).await.unwrap();
         let port = listener.address().port();
         let tasks = Handle::current();
         let spawn = move |client| drop(tasks.spawn(client));
