@@ -8,6 +8,7 @@ pub mod completions;
 pub mod demo;
 pub mod init;
 pub mod place;
+pub mod provision;
 pub mod replay;
 pub mod run;
 pub mod simulate;
@@ -91,6 +92,7 @@ enum Verb {
     Balance(balance::Args),
     Replay(replay::Args),
     Simulate(simulate::Args),
+    Provision(provision::Args),
     Completions(completions::Args),
 }
 
@@ -107,6 +109,7 @@ pub fn main() -> ExitCode {
         Verb::Balance(args) => args.run(),
         Verb::Replay(args) => args.run(),
         Verb::Simulate(args) => args.run(),
+        Verb::Provision(args) => args.run(),
         Verb::Completions(args) => args.run(),
     };
     match outcome {

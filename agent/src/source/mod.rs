@@ -5,6 +5,7 @@ pub mod listener;
 pub mod mqtt;
 pub mod recording;
 pub mod serial;
+pub mod tls;
 pub mod topic;
 
 use bytes::Bytes;

@@ -2,13 +2,15 @@
 //! at every CONNACK, and a PUBACK only when told so. A packet id counts on its own connection alone: what is left to
 //! acknowledge of an earlier one is dropped, for the broker sends those messages again.
 
+use super::tls::{Trouble, Tunnel, TunnelError};
 use super::{BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId, Token};
 use crate::api::metrics;
-use crate::config::MqttSource;
+use crate::config::{Gateway, MqttSource};
 use crate::runtime::Stop;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
-use rumqttc::v5::{AsyncClient, ClientError, Event, EventLoop, MqttOptions};
+use rumqttc::Transport;
+use rumqttc::v5::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -37,6 +39,9 @@ pub enum MqttError {
         /// Why.
         source: std::io::Error,
     },
+    /// TLS cannot be prepared.
+    #[error(transparent)]
+    Tls(#[from] TunnelError),
 }
 
 /// A source that is ready to connect.
@@ -45,6 +50,8 @@ pub struct Mqtt {
     name: String,
     client: AsyncClient,
     events: EventLoop,
+    tunnel: Option<Tunnel>,
+    trouble: Trouble,
     filters: Vec<String>,
     metrics: Arc<metrics::Metrics>,
     /// Of the connection; 0 when there is none.
@@ -60,15 +67,26 @@ impl Mqtt {
     pub fn new(
         id: SourceId,
         config: &MqttSource,
-        gateway: &str,
+        gateway: &Gateway,
         filters: Vec<String>,
         metrics: Arc<metrics::Metrics>,
     ) -> Result<Self, MqttError> {
         let address = || MqttError::Address(config.address.clone());
         let (host, port) = config.address.rsplit_once(':').ok_or_else(address)?;
         let port = port.parse().map_err(|_| address())?;
-        let client_id = config.client_id.clone().unwrap_or_else(|| format!("spindle-{gateway}"));
-        let mut options = MqttOptions::new(client_id, host, port);
+        let client_id = config.client_id.clone().unwrap_or_else(|| format!("spindle-{}", gateway.name));
+        let tls = config.tls.as_ref();
+        let tunnel =
+            tls.map(|tls| Tunnel::open(tls, &config.address, &gateway.data_dir, &config.name)).transpose()?;
+        let mut options = match &tunnel {
+            Some(tunnel) => MqttOptions::new(client_id, tunnel.path(), port),
+            None => MqttOptions::new(client_id, host, port),
+        };
+        if tunnel.is_some() {
+            options.set_transport(Transport::Unix);
+        } else if config.password_file.is_some() && !is_this_machine(host) {
+            tracing::warn!(source = config.name, "without `tls` everyone on the network can read the password");
+        }
         options.set_keep_alive(config.keep_alive.max(Duration::from_secs(1)));
         options.set_clean_start(false);
         let expiry = u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX);
@@ -90,6 +108,8 @@ impl Mqtt {
             name: config.name.clone(),
             client,
             events,
+            trouble: tunnel.as_ref().map(Tunnel::trouble).unwrap_or_default(),
+            tunnel,
             filters,
             metrics,
             connection: Arc::new(AtomicU64::new(0)),
@@ -99,6 +119,14 @@ impl Mqtt {
 
     /// Works until `stop`, and then until all that it had handed on is acknowledged or given up.
     pub async fn run(mut self, inbox: Inbox, end: SourceEnd, stop: Stop) {
+        let Some(tunnel) = self.tunnel.take() else { return self.work(inbox, end, stop).await };
+        tokio::select! {
+            () = self.work(inbox, end, stop) => {}
+            () = tunnel.run() => {}
+        }
+    }
+
+    async fn work(mut self, inbox: Inbox, end: SourceEnd, stop: Stop) {
         let control = control(
             self.client.clone(),
             end,
@@ -148,7 +176,8 @@ impl Mqtt {
                         self.metrics.source.disconnections.increment();
                     }
                     if !said {
-                        tracing::warn!(source = self.name, %error, "broker is not reached; trying again");
+                        let error = self.words(&error);
+                        tracing::warn!(source = self.name, error, "broker is not reached; trying again");
                         said = true;
                     }
                     tokio::time::sleep(jittered(backoff)).await;
@@ -164,6 +193,12 @@ impl Mqtt {
                 return;
             }
         }
+    }
+
+    /// What the broker has said counts; else the tunnel knows more than rumqttc, which has seen a socket close.
+    fn words(&self, error: &ConnectionError) -> String {
+        let words = self.trouble.words().filter(|_| !matches!(error, ConnectionError::ConnectionRefused(_)));
+        words.unwrap_or_else(|| error.to_string())
     }
 
     fn connected(&mut self) {
@@ -238,6 +273,11 @@ async fn acknowledge(client: &AsyncClient, token: Token, connection: &AtomicU64,
         }
     }
     metrics.source.acks_stale.increment();
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Between half and the whole of a pause, so that gateways do not come back all at once.

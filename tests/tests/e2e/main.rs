@@ -15,6 +15,7 @@ mod json;
 mod listener;
 mod listener_clients;
 mod outages;
+mod provision;
 mod recordings;
 mod schema;
 
