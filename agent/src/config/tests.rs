@@ -200,3 +200,15 @@ proptest::proptest! {
         let _ = parse(&text, "g.toml");
     }
 }
+
+#[test]
+fn tls_of_a_broker_is_checked_with_its_files_and_unknown_keys_refused() {
+    let broker = "[[source.mqtt]]\nname = \"site\"\naddress = \"broker:8883\"\n";
+    let found =
+        with(&format!("{broker}tls = {{ ca_file = \"/no/such/ca.pem\", key_file = \"/no/such/key\" }}\n"));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("source.mqtt[0].tls.ca_file: /no/such/ca.pem: No such file"), "{found:?}");
+    assert!(found[1].contains("source.mqtt[0].tls.key_file: comes without `cert_file`"), "{found:?}");
+    let found = with(&format!("{broker}tls = {{ cafile = \"/no/such/ca.pem\" }}\n"));
+    assert!(found.iter().any(|line| line.contains("source.mqtt[0].tls.cafile: unknown key")), "{found:?}");
+}

@@ -7,9 +7,9 @@ use super::{BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd,
 use crate::api::metrics;
 use crate::config::{Gateway, MqttSource};
 use crate::runtime::Stop;
+use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
-use rumqttc::Transport;
 use rumqttc::v5::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,7 +85,10 @@ impl Mqtt {
         if tunnel.is_some() {
             options.set_transport(Transport::Unix);
         } else if config.password_file.is_some() && !is_this_machine(host) {
-            tracing::warn!(source = config.name, "without `tls` everyone on the network can read the password");
+            tracing::warn!(
+                source = config.name,
+                "without `tls` everyone on the network can read the password"
+            );
         }
         options.set_keep_alive(config.keep_alive.max(Duration::from_secs(1)));
         options.set_clean_start(false);

@@ -65,12 +65,7 @@ fn client_config(tls: &MqttTls) -> Result<ClientConfig, TlsProblem> {
     }
 }
 
-fn problem(
-    key: &'static str,
-    path: &Path,
-    error: impl std::fmt::Display,
-    right: &'static str,
-) -> TlsProblem {
+fn problem(key: &'static str, path: &Path, error: impl std::fmt::Display, right: &'static str) -> TlsProblem {
     TlsProblem { key, what: format!("{}: {error}", path.display()), right }
 }
 
@@ -202,14 +197,13 @@ impl Tunnel {
         data_dir: &Path,
         name: &str,
     ) -> Result<Self, TunnelError> {
-        let (host, port) =
-            host_and_port(address).ok_or_else(|| TunnelError::Address(address.to_owned()))?;
+        let (host, port) = host_and_port(address).ok_or_else(|| TunnelError::Address(address.to_owned()))?;
         let connector = TlsConnector::from(Arc::new(client_config(tls)?));
         let server_name = server_name(tls, address)?;
         let folder = data_dir.join("tls");
         let path = folder.join(format!("{name}.sock"));
-        let listener = listen(&folder, &path)
-            .map_err(|source| TunnelError::Socket { path: path.clone(), source })?;
+        let listener =
+            listen(&folder, &path).map_err(|source| TunnelError::Socket { path: path.clone(), source })?;
         let trouble = Trouble::default();
         Ok(Self { listener, path, connector, server_name, host: host.to_owned(), port, trouble })
     }
@@ -300,4 +294,112 @@ fn listen(folder: &Path, path: &Path) -> io::Result<StdListener> {
     let listener = StdListener::bind(path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tls(folder: &Path, ca_file: &str, cert_file: Option<&str>, key_file: Option<&str>) -> MqttTls {
+        let path = |name: &str| folder.join(name);
+        MqttTls {
+            ca_file: path(ca_file),
+            cert_file: cert_file.map(path),
+            key_file: key_file.map(path),
+            server_name: None,
+        }
+    }
+
+    #[test]
+    fn every_file_that_is_wrong_is_named_with_what_is_wrong_and_nothing_of_what_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["one", "other"] {
+            let made = rcgen::generate_simple_self_signed(["broker".to_owned()]).unwrap();
+            std::fs::write(folder.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+            std::fs::write(folder.path().join(format!("{name}.key")), made.signing_key.serialize_pem())
+                .unwrap();
+        }
+        std::fs::write(folder.path().join("secret"), "open sesame").unwrap();
+        let good = tls(folder.path(), "one.pem", Some("one.pem"), Some("one.key"));
+        assert_eq!(problems(&good, "broker:8883"), []);
+        client_config(&good).unwrap();
+        for (ca_file, cert_file, key_file, address, said) in [
+            ("none", None, None, "b:1", "tls.ca_file of an MQTT source: FOLDER/none: No such file"),
+            (
+                "secret",
+                None,
+                None,
+                "b:1",
+                "tls.ca_file of an MQTT source: FOLDER/secret: holds no certificate",
+            ),
+            (
+                "one.pem",
+                Some("one.pem"),
+                None,
+                "b:1",
+                "tls.cert_file of an MQTT source: comes without `key_file`",
+            ),
+            (
+                "one.pem",
+                None,
+                Some("one.key"),
+                "b:1",
+                "tls.key_file of an MQTT source: comes without `cert_file`",
+            ),
+            (
+                "one.pem",
+                Some("one.key"),
+                Some("one.key"),
+                "b:1",
+                "tls.cert_file of an MQTT source: FOLDER/one.key",
+            ),
+            (
+                "one.pem",
+                Some("one.pem"),
+                Some("secret"),
+                "b:1",
+                "tls.key_file of an MQTT source: FOLDER/secret: ",
+            ),
+            ("one.pem", Some("one.pem"), Some("other.key"), "b:1", "is not the key of FOLDER/one.pem"),
+            ("one.pem", None, None, "a b:1", "tls.server_name of an MQTT source: `a b` is no host name"),
+        ] {
+            let tls = tls(folder.path(), ca_file, cert_file, key_file);
+            let found = problems(&tls, address);
+            assert_eq!(found.len(), 1, "{found:?}");
+            let words = found[0].to_string().replace(&folder.path().display().to_string(), "FOLDER");
+            assert!(words.contains(said) && !words.contains("sesame"), "{words}");
+        }
+        let two = tls(folder.path(), "none", Some("none"), Some("one.key"));
+        assert_eq!(problems(&two, "b:1").len(), 2);
+    }
+
+    #[test]
+    fn an_address_may_be_a_name_or_an_ip_address_of_either_kind() {
+        assert_eq!(host_and_port("broker.plant:8883"), Some(("broker.plant", 8883)));
+        assert_eq!(host_and_port("[::1]:8883"), Some(("::1", 8883)));
+        assert_eq!(host_and_port("broker.plant"), None);
+        let tls = MqttTls { ca_file: "x".into(), cert_file: None, key_file: None, server_name: None };
+        for address in ["broker.plant:1", "10.0.0.7:1", "[::1]:1"] {
+            server_name(&tls, address).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_socket_is_closed_to_others_and_goes_with_the_tunnel() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["broker".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+        let tls = tls(folder.path(), "ca.pem", None, None);
+        let open = || Tunnel::open(&tls, "broker:1", folder.path(), "site").unwrap();
+        let path = folder.path().join("tls/site.sock");
+        let tunnel = open();
+        assert_eq!(tunnel.path(), path.display().to_string());
+        let mode = std::fs::metadata(folder.path().join("tls")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        // As after a gateway that was killed.
+        std::mem::forget(tunnel);
+        drop(open());
+        assert!(!path.exists());
+    }
 }

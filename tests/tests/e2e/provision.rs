@@ -48,7 +48,11 @@ impl Site {
         let place = if user == "gateway" { user.to_owned() } else { format!("nodes/{user}") };
         let password = std::fs::read_to_string(self.path(&place).join("password")).unwrap();
         let authority = path_text(&self.path(&place).join("ca.pem"));
-        [["-u", user], ["-P", &password], ["--cafile", &authority]].concat().into_iter().map(str::to_owned).collect()
+        [["-u", user], ["-P", &password], ["--cafile", &authority]]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The same by certificate.
@@ -118,11 +122,16 @@ fn a_node_reads_what_is_for_it_and_not_what_is_for_another() {
     let node = site.by_certificate("host-demo");
     let mut heard = subscribe_as(site.certificates, &strs(&node), "#", &log).unwrap();
     let gateway = site.by_password("gateway");
-    for topic in [format!("{MILL}/cmd"), format!("{MILL}/ack"), format!("{DEMO}/cmd"), format!("{DEMO}/ack")] {
+    for topic in [format!("{MILL}/cmd"), format!("{MILL}/ack"), format!("{DEMO}/cmd"), format!("{DEMO}/ack")]
+    {
         publish_as(site.tls, &strs(&gateway), &topic, "go").unwrap();
     }
     heard.wait_for_log(&format!("{DEMO}/ack go\n"), PATIENCE).unwrap();
-    assert!(heard.log().contains(&format!("{DEMO}/cmd go\n")) && !heard.log().contains(MILL), "{}", heard.log());
+    assert!(
+        heard.log().contains(&format!("{DEMO}/cmd go\n")) && !heard.log().contains(MILL),
+        "{}",
+        heard.log()
+    );
 }
 
 #[test]
@@ -133,7 +142,8 @@ fn wrong_passwords_and_clients_without_a_certificate_are_refused_and_rotation_en
     let password = site.by_password("mill-3-spindle");
     let mut wrong = password.clone();
     wrong[3].push('x');
-    for (port, options) in [(site.tls, &wrong), (site.broker.port(), &wrong), (site.certificates, &password)] {
+    for (port, options) in [(site.tls, &wrong), (site.broker.port(), &wrong), (site.certificates, &password)]
+    {
         publish_as(port, &strs(options), &topic, "hello").unwrap_err();
     }
     publish_as(site.tls, &strs(&old), &topic, "hello").unwrap_err();
@@ -145,9 +155,10 @@ fn wrong_passwords_and_clients_without_a_certificate_are_refused_and_rotation_en
     for file in ["cert.pem", "key.pem", "ca.pem"] {
         std::fs::copy(site.path(&format!("nodes/mill-3-spindle/{file}")), stolen.join(file)).unwrap();
     }
-    let stolen: Vec<String> = old.iter().map(|part| {
-        part.replace(&path_text(&site.path("nodes/mill-3-spindle")), &path_text(&stolen))
-    }).collect();
+    let stolen: Vec<String> = old
+        .iter()
+        .map(|part| part.replace(&path_text(&site.path("nodes/mill-3-spindle")), &path_text(&stolen)))
+        .collect();
     publish_as(site.certificates, &strs(&stolen), &topic, "hello").unwrap();
     provision(&path_text(&site.path("")), &["--rotate", "mill-3-spindle"]);
     site.broker.restart().unwrap();

@@ -17,7 +17,6 @@ use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::server::danger::ClientCertVerifier as _;
 use tokio_rustls::rustls::{RootCertStore, sign::CertifiedKey};
 
 const CERTIFICATE: &str = "ca.pem";
@@ -208,7 +207,8 @@ impl Authority {
     }
 
     fn write_issued(&self, folder: &Folder) -> anyhow::Result<()> {
-        let mut text = String::from("# Certificates that this authority has signed: serial number, name, state.\n");
+        let mut text =
+            String::from("# Certificates that this authority has signed: serial number, name, state.\n");
         for (serial, (name, state)) in &self.issued {
             let state = if *state == State::Good { "good" } else { "revoked" };
             text.push_str(&format!("{serial} {name} {state}\n"));
@@ -219,7 +219,8 @@ impl Authority {
 
 fn create(now: jiff::Timestamp) -> anyhow::Result<Pair> {
     let key = KeyPair::generate().context("cannot make the authority's key")?;
-    let certificate = params_of_authority(&key, now)?.self_signed(&key).context("cannot sign the authority")?;
+    let certificate =
+        params_of_authority(&key, now)?.self_signed(&key).context("cannot sign the authority")?;
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
@@ -263,7 +264,8 @@ fn parse_issued(text: &str) -> anyhow::Result<BTreeMap<String, (String, State)>>
 }
 
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
-    let digits = hex.bytes().map(|digit| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()));
+    let digits =
+        hex.bytes().map(|digit| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()));
     let digits = digits.collect::<Option<Vec<u8>>>().filter(|digits| digits.len() == 2 * SERIAL_LEN)?;
     Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }

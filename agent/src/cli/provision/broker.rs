@@ -127,9 +127,10 @@ mod tests {
         let mut topics: Vec<_> = node.lines().collect();
         topics.sort_unstable();
         let place = "spindle/v1/plant-1/demo-mill";
-        let mut expected: Vec<String> = ["birth", "status", "time", "answer", "offline", "settings", "timeask"]
-            .map(|topic| format!("topic write {place}/mill-3-spindle/{topic}"))
-            .into();
+        let mut expected: Vec<String> =
+            ["birth", "status", "time", "answer", "offline", "settings", "timeask"]
+                .map(|topic| format!("topic write {place}/mill-3-spindle/{topic}"))
+                .into();
         for sensor in ["spindle-front", "column"] {
             let topics = ["raw", "features", "burst"];
             expected.extend(topics.map(|topic| format!("topic write {place}/{sensor}/{topic}")));
@@ -151,17 +152,22 @@ mod tests {
         let list = access_list([demo()].iter(), "");
         let edited = format!("{}{own}", list.trim_end());
         let again = access_list(std::iter::empty(), &edited);
-        assert!(again.ends_with(&format!("{OWN_RULES}{own}")) && !again.contains("mill-3-spindle"), "{again}");
+        assert!(
+            again.ends_with(&format!("{OWN_RULES}{own}")) && !again.contains("mill-3-spindle"),
+            "{again}"
+        );
         assert_eq!(access_list([demo()].iter(), &again), edited);
 
         let logins = BTreeMap::from([("a".to_owned(), "one".to_owned()), ("b".to_owned(), "two".to_owned())]);
         let first = password_file(&logins, &[], "plc:$7$101$x$y\nb:$7$101$old$old\ngone:z\n").unwrap();
-        let users: Vec<_> = first.lines().filter_map(|line| line.split_once(':')).map(|(user, _)| user).collect();
+        let users: Vec<_> =
+            first.lines().filter_map(|line| line.split_once(':')).map(|(user, _)| user).collect();
         assert_eq!(users, ["a", "b", "plc", "gone"]);
         assert_eq!(password_file(&logins, &[], &first).unwrap(), first);
         let second = password_file(&logins, &["gone".to_owned()], &first).unwrap();
         assert_eq!(second, first.replace("gone:z\n", ""));
-        let changed = BTreeMap::from([("a".to_owned(), "new".to_owned()), ("b".to_owned(), "two".to_owned())]);
+        let changed =
+            BTreeMap::from([("a".to_owned(), "new".to_owned()), ("b".to_owned(), "two".to_owned())]);
         let third = password_file(&changed, &[], &first).unwrap();
         assert_eq!(third.lines().skip(1).collect::<Vec<_>>(), first.lines().skip(1).collect::<Vec<_>>());
         assert_ne!(third, first);

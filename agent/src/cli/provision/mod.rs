@@ -133,7 +133,8 @@ impl Args {
         for node in &known {
             maker.remember(&node.name)?;
         }
-        (report.broker_names, report.broker_certificate) = maker.broker_certificate(&self.broker_name, &known)?;
+        (report.broker_names, report.broker_certificate) =
+            maker.broker_certificate(&self.broker_name, &known)?;
         maker.broker_files(&known, &report.withdrawn, &self.broker_dir)?;
         Ok(report)
     }
@@ -163,11 +164,7 @@ impl Args {
         }
         let named = self.node.iter().chain(self.rotate.iter().filter(|name| *name != GATEWAY));
         for name in named {
-            ensure!(
-                catalog.nodes.contains_key(name),
-                "there is no {}/nodes/{name}.toml",
-                hardware.display()
-            );
+            ensure!(catalog.nodes.contains_key(name), "there is no {}/nodes/{name}.toml", hardware.display());
         }
         let is_chosen = |node: &&Node| match self.node.is_empty() {
             true => matches!(node.link, NodeLink::Ethernet { .. }) || self.rotates(&node.name),
@@ -222,7 +219,7 @@ impl Maker {
             Some(login) => login,
             None => Login { user: name.to_owned(), password: password::new()? },
         };
-        let mut write = |file: &str, content: &[u8]| self.folder.write(&format!("{place}/{file}"), content);
+        let write = |file: &str, content: &[u8]| self.folder.write(&format!("{place}/{file}"), content);
         write("login.toml", toml::to_string(&login)?.as_bytes())?;
         write("password", login.password.as_bytes())?;
         write("key.pem", pair.key.as_bytes())?;
@@ -271,7 +268,11 @@ impl Maker {
     }
 
     /// The broker's certificate, for all names that it has had, those of the command line and those in the nodes' files.
-    fn broker_certificate(&mut self, more: &[String], nodes: &[&Node]) -> anyhow::Result<(Vec<String>, Change)> {
+    fn broker_certificate(
+        &mut self,
+        more: &[String],
+        nodes: &[&Node],
+    ) -> anyhow::Result<(Vec<String>, Change)> {
         let before = self.folder.read("broker-names.txt")?.unwrap_or_default();
         let hosts = nodes.iter().filter_map(|node| match &node.link {
             NodeLink::Ethernet { broker } => broker.rsplit_once(':').map(|(host, _)| host),

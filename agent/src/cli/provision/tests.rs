@@ -65,10 +65,26 @@ fn all_files_are_made_and_only_their_user_can_read_them() {
     assert_eq!(report.broker_names, ["127.0.0.1", "192.168.1.10", "broker.plant"]);
     let found = files(&folder);
     for wanted in [
-        "ca.key", "ca.pem", "issued.txt", "broker-names.txt", "broker/mosquitto.conf", "broker/passwd", "broker/acl",
-        "broker/ca.pem", "broker/crl.pem", "broker/server.pem", "broker/server.key", "gateway/password",
-        "gateway/cert.pem", "gateway/key.pem", "gateway/ca.pem", "nodes/host-demo/login.toml",
-        "nodes/host-demo/cert.der", "nodes/host-demo/key.der", "nodes/host-demo/ca.der", "nodes/mill-3-spindle/cert.pem",
+        "ca.key",
+        "ca.pem",
+        "issued.txt",
+        "broker-names.txt",
+        "broker/mosquitto.conf",
+        "broker/passwd",
+        "broker/acl",
+        "broker/ca.pem",
+        "broker/crl.pem",
+        "broker/server.pem",
+        "broker/server.key",
+        "gateway/password",
+        "gateway/cert.pem",
+        "gateway/key.pem",
+        "gateway/ca.pem",
+        "nodes/host-demo/login.toml",
+        "nodes/host-demo/cert.der",
+        "nodes/host-demo/key.der",
+        "nodes/host-demo/ca.der",
+        "nodes/mill-3-spindle/cert.pem",
     ] {
         assert!(found.contains_key(wanted), "{wanted} is not in {:?}", found.keys());
     }
@@ -76,7 +92,8 @@ fn all_files_are_made_and_only_their_user_can_read_them() {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700), "{path:?}");
     }
-    let login: Login = toml::from_str(std::str::from_utf8(&found["nodes/host-demo/login.toml"]).unwrap()).unwrap();
+    let login: Login =
+        toml::from_str(std::str::from_utf8(&found["nodes/host-demo/login.toml"]).unwrap()).unwrap();
     assert_eq!(login.user, "host-demo");
     assert_eq!(login.password.as_bytes(), found["nodes/host-demo/password"]);
     assert_ne!(found["nodes/host-demo/password"], found["nodes/mill-3-spindle/password"]);
@@ -138,7 +155,8 @@ fn rotation_makes_one_login_new_and_revokes_its_certificate() {
     assert_eq!(issued.matches("mill-3-spindle revoked").count(), 1, "{issued}");
     assert_eq!(issued.matches("mill-3-spindle good").count(), 1, "{issued}");
     let old = std::str::from_utf8(&first["broker/passwd"]).unwrap().lines();
-    let kept = old.filter(|line| second["broker/passwd"].windows(line.len()).any(|part| part == line.as_bytes()));
+    let kept =
+        old.filter(|line| second["broker/passwd"].windows(line.len()).any(|part| part == line.as_bytes()));
     assert_eq!(kept.count(), 2);
 }
 
