@@ -4,7 +4,7 @@
 use super::folder::Folder;
 use super::password::random;
 use crate::source::tls::provider;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
@@ -127,7 +127,9 @@ impl Authority {
             Purpose::Client => Vec::new(),
             Purpose::Server(names) => names.to_vec(),
         };
-        let serial = random::<SERIAL_LEN>()?;
+        let mut serial = random::<SERIAL_LEN>()?;
+        // A positive number of the full length, whatever was drawn.
+        serial[0] = serial[0] & 0x3f | 0x40;
         let mut params = valid_from(self.now)?;
         let names = CertificateParams::new(names).context("names of the certificate")?;
         params.subject_alt_names = names.subject_alt_names;
@@ -187,6 +189,7 @@ impl Authority {
     fn try_use(&self, pair: &Pair, purpose: Purpose<'_>) -> anyhow::Result<()> {
         let certificate = pair.certificate_der()?;
         CertifiedKey::from_der(vec![certificate.clone()], pair.key_der()?, &provider())?;
+        ensure!(!self.is_revoked(&certificate), "is revoked");
         let since = Duration::from_secs(u64::try_from(self.now.as_second())?);
         let then = UnixTime::since_unix_epoch(since + RENEWAL);
         match purpose {
@@ -204,6 +207,13 @@ impl Authority {
             }
         }
         Ok(())
+    }
+
+    /// Whether a revoked serial number stands in it; 16 random bytes stand nowhere else.
+    fn is_revoked(&self, certificate: &[u8]) -> bool {
+        let revoked = self.issued.iter().filter(|(_, (_, state))| *state == State::Revoked);
+        let mut serials = revoked.filter_map(|(serial, _)| bytes_of(serial));
+        serials.any(|serial| certificate.windows(SERIAL_LEN).any(|part| part == serial))
     }
 
     fn write_issued(&self, folder: &Folder) -> anyhow::Result<()> {

@@ -199,7 +199,7 @@ struct Maker {
 impl Maker {
     /// Password and certificate of `name` in the folder `place`, kept where they are good.
     fn login(&mut self, place: &str, name: &str, rotate: bool) -> anyhow::Result<Change> {
-        let login = self.read_login(place, name)?.filter(|_| !rotate);
+        let login = if rotate { None } else { self.read_login(place, name)? };
         let pair = self.read_pair(&format!("{place}/cert.pem"), &format!("{place}/key.pem"))?;
         let trouble = pair.as_ref().and_then(|pair| self.authority.trouble_with(pair, Purpose::Client));
         let change = match (&login, &pair) {

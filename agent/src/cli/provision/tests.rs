@@ -161,6 +161,21 @@ fn rotation_makes_one_login_new_and_revokes_its_certificate() {
 }
 
 #[test]
+fn a_rotation_that_was_cut_off_is_finished_by_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    make(&folder, &[]);
+    let first = files(&folder);
+    // Revoked, and nothing else done.
+    let issued = folder.path().join("out/issued.txt");
+    let text = std::fs::read_to_string(&issued).unwrap();
+    std::fs::write(&issued, text.replace("host-demo good", "host-demo revoked")).unwrap();
+    let report = make(&folder, &[]);
+    let changed = [("gateway", "kept"), ("host-demo", "completed"), ("mill-3-spindle", "kept")];
+    assert_eq!(changes(&report), pairs(&changed));
+    assert_ne!(files(&folder)["nodes/host-demo/cert.pem"], first["nodes/host-demo/cert.pem"]);
+}
+
+#[test]
 fn certificates_that_end_soon_are_made_anew_and_passwords_stay() {
     let folder = tempfile::tempdir().unwrap();
     make(&folder, &[]);
