@@ -102,8 +102,9 @@ pub fn publish_as(port: u16, options: &[&str], topic: &str, message: &str) -> Re
 /// # Errors
 /// When it is not subscribed in 20 s.
 pub fn subscribe_as(port: u16, options: &[&str], filter: &str, log: &Path) -> Result<Process> {
-    let mut command = tools::command("mosquitto_sub");
-    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-d", "-v"]);
+    // Into a file it would hold its lines back.
+    let mut command = tools::command("stdbuf");
+    command.args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-d", "-v"]);
     command.args(options).args(["-t", filter]);
     let mut process = Process::spawn("mosquitto_sub", &mut command, log)?;
     process.wait_for_log("Subscribed (mid:", Duration::from_secs(20))?;

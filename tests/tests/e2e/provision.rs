@@ -3,8 +3,9 @@
 use crate::books::assert_balanced;
 use spindle_tests::agent::{Agent, spindle, text as path_text};
 use spindle_tests::mosquitto::{Mosquitto, publish_as, subscribe_as};
-use spindle_tests::wait::PATIENCE;
+use spindle_tests::wait::{self, PATIENCE};
 use spindle_tests::{process, tools};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -36,7 +37,19 @@ impl Site {
             port
         });
         // Its first listener, without TLS, is under the same rules.
-        Self { broker: Mosquitto::start(&settings).unwrap(), folder, tls, certificates }
+        let site = Self { broker: Mosquitto::start(&settings).unwrap(), folder, tls, certificates };
+        site.wait_until_up();
+        site
+    }
+
+    /// The harness has seen the first listener; Mosquitto opens one after the other.
+    fn wait_until_up(&self) {
+        for port in [self.tls, self.certificates] {
+            wait::until("a listener", PATIENCE, || {
+                Ok(TcpStream::connect(("127.0.0.1", port)).ok().map(drop))
+            })
+            .unwrap();
+        }
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -162,6 +175,7 @@ fn wrong_passwords_and_clients_without_a_certificate_are_refused_and_rotation_en
     publish_as(site.certificates, &strs(&stolen), &topic, "hello").unwrap();
     provision(&path_text(&site.path("")), &["--rotate", "mill-3-spindle"]);
     site.broker.restart().unwrap();
+    site.wait_until_up();
     publish_as(site.certificates, &strs(&stolen), &topic, "hello").unwrap_err();
     publish_as(site.tls, &strs(&password), &topic, "hello").unwrap_err();
     publish_as(site.certificates, &strs(&site.by_certificate("mill-3-spindle")), &topic, "hello").unwrap();
@@ -211,7 +225,7 @@ fn the_gateway_comes_back_over_tls_after_the_broker_was_killed() {
     site.broker.restart().unwrap();
     let log = agent.process().unwrap();
     log.wait_for_log("broker is not reached", PATIENCE).unwrap();
-    spindle_tests::wait::until("the second subscription", PATIENCE, || {
+    wait::until("the second subscription", PATIENCE, || {
         Ok((log.log().matches("subscribed").count() == 2).then_some(()))
     })
     .unwrap();
