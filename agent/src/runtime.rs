@@ -344,8 +344,7 @@ fn start_sources(
     let mut sources = Sources { names: Vec::new(), handles: Vec::new(), tasks: Vec::new(), listener: None };
     for mqtt in &config.source.mqtt {
         let (id, end) = sources.add(&mqtt.name);
-        let source =
-            Mqtt::new(id, mqtt, &config.gateway.name, filters.clone(), metrics.clone(), time.clone())?;
+        let source = Mqtt::new(id, mqtt, &config.gateway, filters.clone(), metrics.clone(), time.clone())?;
         sources.tasks.push(io.spawn(source.run(inbox.clone(), end, stop.clone())));
     }
     if let Some(listener) = &config.source.listener {

@@ -4,6 +4,7 @@ use crate::process::{self, Process};
 use crate::{tools, wait};
 use anyhow::{Context, Result};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -82,20 +83,30 @@ impl Mosquitto {
 /// # Errors
 /// When it fails or gets no PUBACK in 20 s.
 pub fn publish(port: u16, topic: &str, message: &str) -> Result<()> {
+    publish_as(port, &[], topic, message).map(drop)
+}
+
+/// [`publish`] with further options, such as `-u` and `--cafile`; gives what it printed on standard output.
+///
+/// # Errors
+/// When it fails or gets no PUBACK in 20 s. A broker that only drops the message gives none.
+pub fn publish_as(port: u16, options: &[&str], topic: &str, message: &str) -> Result<String> {
     let mut command = tools::command("timeout");
-    command.args([
-        "20",
-        "mosquitto_pub",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        &port.to_string(),
-        "-q",
-        "1",
-        "-t",
-        topic,
-        "-m",
-        message,
-    ]);
-    tools::output_of(&mut command).map(drop).context("mosquitto_pub")
+    command.args(["20", "mosquitto_pub", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1"]);
+    command.args(options).args(["-t", topic, "-m", message]);
+    tools::output_of(&mut command).context("mosquitto_pub")
+}
+
+/// A `mosquitto_sub` at QoS 1, which prints topic and message a line.
+///
+/// # Errors
+/// When it is not subscribed in 20 s.
+pub fn subscribe_as(port: u16, options: &[&str], filter: &str, log: &Path) -> Result<Process> {
+    // Into a file it would hold its lines back.
+    let mut command = tools::command("stdbuf");
+    command.args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-d", "-v"]);
+    command.args(options).args(["-t", filter]);
+    let mut process = Process::spawn("mosquitto_sub", &mut command, log)?;
+    process.wait_for_log("Subscribed (mid:", Duration::from_secs(20))?;
+    Ok(process)
 }

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod init;
 pub mod node;
 pub mod place;
+pub mod provision;
 pub mod replay;
 pub mod run;
 pub mod simulate;
@@ -93,6 +94,7 @@ enum Verb {
     Node(node::Args),
     Replay(replay::Args),
     Simulate(simulate::Args),
+    Provision(provision::Args),
     Completions(completions::Args),
 }
 
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Verb::Node(args) => args.run(),
         Verb::Replay(args) => args.run(),
         Verb::Simulate(args) => args.run(),
+        Verb::Provision(args) => args.run(),
         Verb::Completions(args) => args.run(),
     };
     match outcome {

@@ -6,6 +6,7 @@ use super::error::{nearest, suggest};
 use super::{Config, JsonMapping, KafkaForward, LimitRule, MqttSource, Sources};
 use crate::forward::kafka::{check_property, check_secret_name};
 use crate::pipeline::FEATURES;
+use crate::source::tls;
 use spindle_common::id::is_name;
 use spindle_common::wire::AXES_MAX;
 use std::collections::BTreeMap;
@@ -113,6 +114,11 @@ fn mqtt_source(at: &str, mqtt: &MqttSource, report: Report<'_>) {
     if !is_address(&mqtt.address) {
         let what = format!("`{}` is no address", mqtt.address);
         report(format!("{at}.address"), what, "write HOST:PORT, such as \"broker.plant:1883\"".into());
+    }
+    if let Some(tls) = &mqtt.tls {
+        for problem in tls::problems(tls, &mqtt.address) {
+            report(format!("{at}.tls.{}", problem.key), problem.what, problem.right.into());
+        }
     }
     if mqtt.receive_maximum == 0 {
         report(format!("{at}.receive_maximum"), "is 0".into(), "write 1 or more".into());

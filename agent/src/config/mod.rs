@@ -17,8 +17,8 @@ pub use rooms::{
     Anomaly, Journal, LimitRule, Log, LogFormat, Outputs, Pipeline, Session, Severity, Synchronous,
 };
 pub use source::{
-    AccelerationUnit, JsonChannel, JsonMapping, JsonTime, ListenerSource, MqttSource, SerialSource, Sources,
-    TimeFormat,
+    AccelerationUnit, JsonChannel, JsonMapping, JsonTime, ListenerSource, MqttSource, MqttTls, SerialSource,
+    Sources, TimeFormat,
 };
 
 use schemars::JsonSchema;

@@ -38,6 +38,9 @@ pub struct MqttSource {
     /// File that holds the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// TLS to the broker; absent: what goes over the network, the password too, can be read by everyone on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<MqttTls>,
     /// Unacknowledged messages that the broker may have under way to the gateway (MQTT 5 receive maximum).
     #[serde(default = "default_inflight")]
     pub receive_maximum: u16,
@@ -49,6 +52,23 @@ pub struct MqttSource {
     #[serde(default = "default_keep_alive", with = "humantime_serde")]
     #[schemars(with = "schema::DurationText")]
     pub keep_alive: Duration,
+}
+
+/// TLS to a broker. All files are PEM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MqttTls {
+    /// Certificates of the authorities that may vouch for the broker; no others are believed.
+    pub ca_file: PathBuf,
+    /// The gateway's own certificate (and what is between it and its authority), for a broker that asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// The private key of `cert_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Name or IP address that the broker's certificate must be for; default the host in `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 /// The built-in listener.

@@ -24,7 +24,7 @@ fn the_template_works_as_it_is_and_with_every_comment_taken_away() {
         .filter(|line| {
             !line.contains("password") && !line.contains("secret_files") && !line.contains("hardware_configs")
         })
-        .filter(|line| !line.contains("username"))
+        .filter(|line| !line.contains("username") && !line.contains("ca_file"))
         .collect();
     let config = parse(&open.join("\n"), "template").unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.journal, Journal::default());
@@ -199,4 +199,16 @@ proptest::proptest! {
         let text = format!("{}{insert}{}", &open[..start], &open[end.min(open.len())..]);
         let _ = parse(&text, "g.toml");
     }
+}
+
+#[test]
+fn tls_of_a_broker_is_checked_with_its_files_and_unknown_keys_refused() {
+    let broker = "[[source.mqtt]]\nname = \"site\"\naddress = \"broker:8883\"\n";
+    let found =
+        with(&format!("{broker}tls = {{ ca_file = \"/no/such/ca.pem\", key_file = \"/no/such/key\" }}\n"));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("source.mqtt[0].tls.ca_file: /no/such/ca.pem: No such file"), "{found:?}");
+    assert!(found[1].contains("source.mqtt[0].tls.key_file: comes without `cert_file`"), "{found:?}");
+    let found = with(&format!("{broker}tls = {{ cafile = \"/no/such/ca.pem\" }}\n"));
+    assert!(found.iter().any(|line| line.contains("source.mqtt[0].tls.cafile: unknown key")), "{found:?}");
 }

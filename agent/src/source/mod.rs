@@ -7,6 +7,7 @@ pub mod mqtt;
 pub mod recording;
 pub mod serial;
 pub mod time;
+pub mod tls;
 pub mod topic;
 
 use bytes::Bytes;

@@ -3,13 +3,15 @@
 //! acknowledge of an earlier one is dropped, for the broker sends those messages again.
 
 use super::time::TimeTeller;
+use super::tls::{Trouble, Tunnel, TunnelError};
 use super::{BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId, Token};
 use crate::api::metrics;
-use crate::config::MqttSource;
+use crate::config::{Gateway, MqttSource};
 use crate::runtime::Stop;
+use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
-use rumqttc::v5::{AsyncClient, ClientError, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,6 +40,9 @@ pub enum MqttError {
         /// Why.
         source: std::io::Error,
     },
+    /// TLS cannot be prepared.
+    #[error(transparent)]
+    Tls(#[from] TunnelError),
 }
 
 /// A source that is ready to connect.
@@ -46,6 +51,8 @@ pub struct Mqtt {
     name: String,
     client: AsyncClient,
     events: EventLoop,
+    tunnel: Option<Tunnel>,
+    trouble: Trouble,
     filters: Vec<String>,
     metrics: Arc<metrics::Metrics>,
     time: TimeTeller,
@@ -62,7 +69,7 @@ impl Mqtt {
     pub fn new(
         id: SourceId,
         config: &MqttSource,
-        gateway: &str,
+        gateway: &Gateway,
         filters: Vec<String>,
         metrics: Arc<metrics::Metrics>,
         time: TimeTeller,
@@ -70,8 +77,22 @@ impl Mqtt {
         let address = || MqttError::Address(config.address.clone());
         let (host, port) = config.address.rsplit_once(':').ok_or_else(address)?;
         let port = port.parse().map_err(|_| address())?;
-        let client_id = config.client_id.clone().unwrap_or_else(|| format!("spindle-{gateway}"));
-        let mut options = MqttOptions::new(client_id, host, port);
+        let client_id = config.client_id.clone().unwrap_or_else(|| format!("spindle-{}", gateway.name));
+        let tls = config.tls.as_ref();
+        let tunnel =
+            tls.map(|tls| Tunnel::open(tls, &config.address, &gateway.data_dir, &config.name)).transpose()?;
+        let mut options = match &tunnel {
+            Some(tunnel) => MqttOptions::new(client_id, tunnel.path(), port),
+            None => MqttOptions::new(client_id, host, port),
+        };
+        if tunnel.is_some() {
+            options.set_transport(Transport::Unix);
+        } else if config.password_file.is_some() && !is_this_machine(host) {
+            tracing::warn!(
+                source = config.name,
+                "without `tls` everyone on the network can read the password"
+            );
+        }
         options.set_keep_alive(config.keep_alive.max(Duration::from_secs(1)));
         options.set_clean_start(false);
         let expiry = u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX);
@@ -93,6 +114,8 @@ impl Mqtt {
             name: config.name.clone(),
             client,
             events,
+            trouble: tunnel.as_ref().map(Tunnel::trouble).unwrap_or_default(),
+            tunnel,
             filters,
             metrics,
             time,
@@ -103,6 +126,14 @@ impl Mqtt {
 
     /// Works until `stop`, and then until all that it had handed on is acknowledged or given up.
     pub async fn run(mut self, inbox: Inbox, end: SourceEnd, stop: Stop) {
+        let Some(tunnel) = self.tunnel.take() else { return self.work(inbox, end, stop).await };
+        tokio::select! {
+            () = self.work(inbox, end, stop) => {}
+            () = tunnel.run() => {}
+        }
+    }
+
+    async fn work(mut self, inbox: Inbox, end: SourceEnd, stop: Stop) {
         let control = control(
             self.client.clone(),
             end,
@@ -152,7 +183,8 @@ impl Mqtt {
                         self.metrics.source.disconnections.increment();
                     }
                     if !said {
-                        tracing::warn!(source = self.name, %error, "broker is not reached; trying again");
+                        let error = self.words(&error);
+                        tracing::warn!(source = self.name, error, "broker is not reached; trying again");
                         said = true;
                     }
                     tokio::time::sleep(jittered(backoff)).await;
@@ -168,6 +200,12 @@ impl Mqtt {
                 return;
             }
         }
+    }
+
+    /// What the broker has said counts; else the tunnel knows more than rumqttc, which has seen a socket close.
+    fn words(&self, error: &ConnectionError) -> String {
+        let words = self.trouble.words().filter(|_| !matches!(error, ConnectionError::ConnectionRefused(_)));
+        words.unwrap_or_else(|| error.to_string())
     }
 
     fn connected(&mut self) {
@@ -253,6 +291,11 @@ async fn acknowledge(client: &AsyncClient, token: Token, connection: &AtomicU64,
         }
     }
     metrics.source.acks_stale.increment();
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Between half and the whole of a pause, so that gateways do not come back all at once.

@@ -17,6 +17,7 @@ mod listener;
 mod listener_clients;
 mod nodes;
 mod outages;
+mod provision;
 mod recordings;
 mod schema;
 
