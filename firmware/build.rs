@@ -1,12 +1,14 @@
 //! Turns `hardware-configs` into constants, so that a board's identity, wiring and ranges come from the same files that the
-//! gateway reads, checked by the same schema. A folder that does not parse fails the build, with every fault named.
+//! gateway reads, checked by the same schema. SPINDLE_HARDWARE names another folder of the same layout. A folder that does not parse fails the build, with every fault named.
 
 use spindle_common::hardware::{Catalog, Node, NodeLink};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn main() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hardware-configs");
+    println!("cargo:rerun-if-env-changed=SPINDLE_HARDWARE");
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hardware-configs");
+    let folder = std::env::var_os("SPINDLE_HARDWARE").map_or(ours, PathBuf::from);
     println!("cargo:rerun-if-changed={}", folder.display());
     let files = ["boards", "sensors", "machines", "nodes"].iter().flat_map(|kind| {
         let listing = std::fs::read_dir(folder.join(kind)).into_iter().flatten().flatten();

@@ -10,12 +10,14 @@
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
 
 pub mod acquire;
+pub mod app;
 pub mod clock;
 pub mod command;
 pub mod config;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod node;
+pub mod retain;
 pub mod ring;
 pub mod sensor;
 pub mod supervise;

@@ -234,9 +234,10 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
         }
     }
 
-    /// Queues an answer; waits while the queue is full.
-    pub(crate) async fn answer_later(&self, answer: PendingAnswer) {
-        self.answers.send(answer).await;
+    /// Queues an answer. A full queue means that answers do not get out: this one is dropped, and the gateway's wait times
+    /// out. A sampling task does not wait for a link.
+    pub(crate) fn answer_later(&self, answer: PendingAnswer) {
+        let _ = self.answers.try_send(answer);
         self.sealed.signal(());
     }
 
@@ -290,6 +291,14 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.with(|inner| inner.acknowledged)
+    }
+
+    /// Waits until no block is held. For the end of a model's run: it shares its wake-up with [`Node::room`] of stream 0,
+    /// so nothing may be sampling any more.
+    pub async fn emptied(&self) {
+        while self.with(|inner| !inner.ring.is_empty()) {
+            self.requests(StreamId(0)).freed.wait().await;
+        }
     }
 
     /// Asks the uplink to say goodbye and to end.

@@ -200,7 +200,7 @@ where
                 Outcome::Failed
             }
         };
-        self.node.answer_later(PendingAnswer { id, outcome, text }).await;
+        self.node.answer_later(PendingAnswer { id, outcome, text });
     }
 
     async fn rest(&self, seconds: u64) {

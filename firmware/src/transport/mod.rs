@@ -2,6 +2,8 @@
 
 pub mod mqtt;
 pub mod serial;
+#[cfg(feature = "net")]
+pub mod tcp;
 
 use embedded_io_async::{Read, Write};
 use spindle_common::id::StreamId;

@@ -6,6 +6,7 @@ use crate::command;
 use crate::node::{Node, PendingAnswer};
 use crate::supervise::{Supervisor, TaskId};
 use crate::transport::{Channel, Link, Transport};
+use core::pin::pin;
 use embassy_futures::poll_once;
 use embassy_futures::select::{Either, Either4, select, select4};
 use embassy_sync::blocking_mutex::raw::RawMutex;
@@ -15,8 +16,8 @@ use spindle_common::wire::{Message, decode};
 /// Longest message from the gateway: acks and commands.
 pub const INBOX_LEN: usize = 128;
 
-/// A send or connect that takes longer counts as a lost link.
-const LINK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A send or connect that takes longer, in seconds, counts as a lost link.
+const LINK_TIMEOUT_S: u32 = 10;
 
 /// Messages sent between two looks at what came in, while the transport takes all at once.
 const SENDS_PER_LOOK: u32 = 8;
@@ -71,7 +72,7 @@ where
             }
             match uplink.next(self.node.held(), now_ms()) {
                 Action::Connect => {
-                    let Ok(Ok(mut link)) = with_timeout(LINK_TIMEOUT, transport.open()).await else {
+                    let Some(Ok(mut link)) = within_limit(self.supervisor, transport.open()).await else {
                         uplink.disconnected(now_ms());
                         continue;
                     };
@@ -80,10 +81,10 @@ where
                     uplink.disconnected(now_ms());
                     if let Lost::Wanted(exit) = lost {
                         while let Ok(answer) = self.node.answers.try_receive() {
-                            let _ = with_timeout(LINK_TIMEOUT, self.answer(&mut link, &answer)).await;
+                            let _ = within_limit(self.supervisor, self.answer(&mut link, &answer)).await;
                         }
                         // Best effort: a link that does not take a goodbye is dropped without one.
-                        let _ = with_timeout(LINK_TIMEOUT, link.close()).await;
+                        let _ = within_limit(self.supervisor, link.close()).await;
                         return exit;
                     }
                 }
@@ -104,8 +105,9 @@ where
             let action = if ready { self.next(uplink) } else { Next::Wait(u64::MAX) };
             match action {
                 Next::Send(item) => {
-                    let sent = with_timeout(LINK_TIMEOUT, self.send(uplink, link, item, utc)).await;
-                    if !matches!(sent, Ok(Ok(()))) {
+                    let roll_call = self.supervisor;
+                    let sent = within_limit(roll_call, self.send(uplink, link, item, utc)).await;
+                    if !matches!(sent, Some(Ok(()))) {
                         return Lost::Link;
                     }
                     sends += 1;
@@ -143,10 +145,9 @@ where
                         }
                         Either4::First(Err(_)) => return Lost::Link,
                         Either4::Third(answer) => {
-                            if !matches!(
-                                with_timeout(LINK_TIMEOUT, self.answer(link, &answer)).await,
-                                Ok(Ok(()))
-                            ) {
+                            let roll_call = self.supervisor;
+                            let sent = within_limit(roll_call, self.answer(link, &answer)).await;
+                            if !matches!(sent, Some(Ok(()))) {
                                 return Lost::Link;
                             }
                         }
@@ -230,6 +231,21 @@ where
 enum Next {
     Send(Item),
     Wait(u64),
+}
+
+/// Waits for what the other side may keep waiting, up to the limit, and checks in each second of it: a link that is slow or
+/// dead is no reason for the watchdog to bite.
+async fn within_limit<F: Future>(roll_call: Option<(&Supervisor, TaskId)>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    for _ in 0..LINK_TIMEOUT_S {
+        if let Ok(output) = with_timeout(Duration::from_secs(1), future.as_mut()).await {
+            return Some(output);
+        }
+        if let Some((supervisor, task)) = roll_call {
+            supervisor.check_in(task);
+        }
+    }
+    None
 }
 
 fn now_ms() -> u64 {

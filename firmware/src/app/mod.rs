@@ -1,0 +1,250 @@
+//! The shell that every board's tasks call. A board's `main` has pins, clocks and interrupts; everything else is here.
+//!
+//! In order: place a [`Retained`] where start-up clears nothing and ask it [`Retained::boot`]; build the [`Shell`] from the
+//! node's constant, randomness and a static ring; then one task each for [`Shell::uplink_mqtt`] or
+//! [`Shell::uplink_serial`], [`Shell::sample`] per sensor, and [`Shell::supervise`]. When the uplink ends with
+//! [`Exit::Reboot`] the board calls [`Shell::restarting`] and resets. Its panic handler calls [`Retained::note_panic`] and
+//! resets.
+
+mod supervise;
+
+pub use supervise::{WATCHDOG_TIMEOUT_MS, Watchdog};
+
+use crate::acquire;
+use crate::clock::{Timebase, UtcSource};
+use crate::config::{LinkConfig, NodeConfig};
+use crate::node::{Facts, Node, WhenFull, boot_id};
+use crate::retain::{Boot, Retained};
+use crate::sensor::Sensor;
+use crate::supervise::{Supervisor, TASKS_MAX, TaskId};
+use crate::transport::Dial;
+use crate::transport::mqtt::{Mqtt, Setup, SetupError, TOPIC_LEN_MAX};
+use crate::transport::serial::Serial;
+use crate::uplink::session::{Exit, Session};
+use crate::uplink::{Config, Uplink};
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use spindle_common::id::StreamId;
+use spindle_common::wire::{Offline, STREAMS_MAX, block_len_max, frame};
+
+/// A board's node: all of its tasks run on one executor, and its ring is a static array.
+pub type BoardNode<const BLOCKS: usize> = Node<'static, NoopRawMutex, &'static mut [u8], BLOCKS>;
+
+/// Room for messages that are not blocks.
+const SMALL_MESSAGE_LEN: usize = 1024;
+
+/// Messages that MQTT keeps until the broker has acknowledged them.
+const IN_FLIGHT: usize = 8;
+
+/// The uplink's place in the roll call; sensors follow in the order of their streams.
+pub const UPLINK: TaskId = TaskId::new(0);
+
+/// A sensor task's place in the roll call.
+#[must_use]
+pub const fn sensor_task(stream: StreamId) -> TaskId {
+    TaskId::new(stream.0.saturating_add(1))
+}
+
+/// The largest message of this node, bytes. For the sizes of static buffers.
+#[must_use]
+pub const fn message_len_max(config: &NodeConfig) -> usize {
+    let mut len_max = SMALL_MESSAGE_LEN;
+    let mut index = 0;
+    while index < config.sensors.len() {
+        let sensor = &config.sensors[index];
+        let len = block_len_max(sensor.axes.len(), sensor.block_samples as usize, sensor.encoding);
+        if len > len_max {
+            len_max = len;
+        }
+        index += 1;
+    }
+    len_max
+}
+
+/// Samples in the largest block of this node, all channels together: the length of a sampling task's buffer.
+#[must_use]
+pub const fn block_samples_max(config: &NodeConfig) -> usize {
+    let mut samples_max = 0;
+    let mut index = 0;
+    while index < config.sensors.len() {
+        let samples = config.sensors[index].axes.len() * config.sensors[index].block_samples as usize;
+        if samples > samples_max {
+            samples_max = samples;
+        }
+        index += 1;
+    }
+    samples_max
+}
+
+/// Bytes that MQTT needs for unacknowledged messages of up to `message_len_max` bytes.
+#[must_use]
+pub const fn mqtt_tx_len(message_len_max: usize) -> usize {
+    IN_FLIGHT * (message_len_max + TOPIC_LEN_MAX + 16) + 512
+}
+
+/// Bytes of one serial frame with a message of up to `message_len_max` bytes.
+#[must_use]
+pub const fn serial_frame_len(message_len_max: usize) -> usize {
+    frame::len_max(message_len_max)
+}
+
+/// Memory of an MQTT uplink: `MESSAGE` is [`message_len_max`], `TX` is [`mqtt_tx_len`] of it.
+pub struct MqttBuffers<const MESSAGE: usize, const TX: usize> {
+    scratch: [u8; MESSAGE],
+    rx: [u8; 512],
+    tx: [u8; TX],
+    offline: [u8; 128],
+}
+
+impl<const MESSAGE: usize, const TX: usize> MqttBuffers<MESSAGE, TX> {
+    /// Empty.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { scratch: [0; MESSAGE], rx: [0; 512], tx: [0; TX], offline: [0; 128] }
+    }
+}
+
+impl<const MESSAGE: usize, const TX: usize> Default for MqttBuffers<MESSAGE, TX> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Memory of a serial uplink: `MESSAGE` is [`message_len_max`], `FRAME` is [`serial_frame_len`] of it.
+pub struct SerialBuffers<const MESSAGE: usize, const FRAME: usize> {
+    scratch: [u8; MESSAGE],
+    frame: [u8; FRAME],
+}
+
+impl<const MESSAGE: usize, const FRAME: usize> SerialBuffers<MESSAGE, FRAME> {
+    /// Empty.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { scratch: [0; MESSAGE], frame: [0; FRAME] }
+    }
+}
+
+impl<const MESSAGE: usize, const FRAME: usize> Default for SerialBuffers<MESSAGE, FRAME> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the tasks of one board share. Lives in a `static`.
+pub struct Shell<const BLOCKS: usize> {
+    /// The node.
+    pub node: BoardNode<BLOCKS>,
+    /// What the start found.
+    pub boot: &'static Boot,
+    /// The node's file.
+    pub config: &'static NodeConfig,
+    supervisor: Supervisor,
+    retained: &'static Retained,
+}
+
+impl<const BLOCKS: usize> Shell<BLOCKS> {
+    /// `random` makes the boot id unique together with the kept count of boots; `ring` is the memory for blocks.
+    #[must_use]
+    pub fn new(
+        config: &'static NodeConfig,
+        boot: &'static Boot,
+        retained: &'static Retained,
+        random: u64,
+        ring: &'static mut [u8],
+    ) -> Self {
+        let facts = Facts {
+            site: config.site,
+            machine: config.machine,
+            node: config.name,
+            board: config.board,
+            firmware: env!("CARGO_PKG_VERSION"),
+            boot: boot_id(random, boot.lifetime.boots.into()),
+            reset_cause: boot.cause.0,
+            last_panic: &boot.last_panic,
+            streams: config.streams(),
+        };
+        // At most STREAMS_MAX + 1, far below 32.
+        const { assert!(STREAMS_MAX < TASKS_MAX) };
+        let tasks = u8::try_from(facts.streams.len() + 1).unwrap_or(u8::MAX);
+        Self { node: Node::new(facts, ring), boot, config, supervisor: Supervisor::new(tasks), retained }
+    }
+
+    /// The broker, when the node's link is Ethernet.
+    #[must_use]
+    pub const fn broker(&self) -> Option<&'static str> {
+        match self.config.link {
+            LinkConfig::Ethernet { broker } => Some(broker),
+            LinkConfig::Serial { .. } => None,
+        }
+    }
+
+    /// The uplink's task over MQTT. Ends when the gateway asks for a restart or the node was told to leave.
+    ///
+    /// # Errors
+    /// When buffers or credentials cannot work.
+    pub async fn uplink_mqtt<D: Dial, const MESSAGE: usize, const TX: usize>(
+        &self,
+        dial: D,
+        buffers: &mut MqttBuffers<MESSAGE, TX>,
+        login: Option<(&str, &str)>,
+        time: &impl Timebase,
+        utc: &mut impl UtcSource,
+    ) -> Result<Exit, SetupError> {
+        let MqttBuffers { scratch, rx, tx, offline } = buffers;
+        let will = Offline { node: self.node.facts.node, boot: self.node.facts.boot };
+        // Fits: a name is at most 32 bytes.
+        let will_len = will.encode(offline).unwrap_or(0);
+        let setup = Setup { rx, tx, offline: offline.get(..will_len).unwrap_or_default(), login };
+        let mut mqtt = Mqtt::new(dial, &self.node.facts, setup, MESSAGE)?;
+        let mut session =
+            Session { node: &self.node, time, scratch, supervisor: Some((&self.supervisor, UPLINK)) };
+        let mut uplink = Uplink::new(Config::default(), self.node.facts.boot);
+        Ok(session.run(&mut uplink, &mut mqtt, utc).await)
+    }
+
+    /// The uplink's task over a serial line. Ends as [`Shell::uplink_mqtt`] does.
+    pub async fn uplink_serial<D: Dial, const MESSAGE: usize, const FRAME: usize>(
+        &self,
+        dial: D,
+        buffers: &mut SerialBuffers<MESSAGE, FRAME>,
+        time: &impl Timebase,
+        utc: &mut impl UtcSource,
+    ) -> Exit {
+        let SerialBuffers { scratch, frame } = buffers;
+        let mut serial = Serial::new(dial, frame);
+        let mut session =
+            Session { node: &self.node, time, scratch, supervisor: Some((&self.supervisor, UPLINK)) };
+        let mut uplink = Uplink::new(Config::default(), self.node.facts.boot);
+        session.run(&mut uplink, &mut serial, utc).await
+    }
+
+    /// A sensor's task. Ends when the stream is halted. `planar` holds one block ([`block_samples_max`]); `flags` go into each
+    /// block.
+    pub async fn sample<S: Sensor>(
+        &self,
+        stream: StreamId,
+        sensor: &mut S,
+        time: &impl Timebase,
+        planar: &mut [S::Sample],
+        flags: u16,
+    ) {
+        let supervisor = Some((&self.supervisor, sensor_task(stream)));
+        let options = acquire::Options { stream, when_full: WhenFull::DropOldest, flags, supervisor };
+        acquire::run(&self.node, sensor, time, planar, options).await;
+    }
+
+    /// A task whose work has come to its end says so now and then, or the watchdog would take it for hung.
+    pub fn check_in(&self, task: TaskId) {
+        self.supervisor.check_in(task);
+    }
+
+    /// For an interrupt that comes shortly before the watchdog bites: keeps the names of the tasks to blame.
+    pub fn about_to_be_bitten(&self) {
+        self.retained.note_hung(self.supervisor.missing());
+    }
+
+    /// The board is about to reset because it was asked to.
+    pub fn restarting(&self) {
+        self.note_totals();
+        self.retained.note_restart();
+    }
+}
