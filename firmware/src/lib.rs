@@ -16,6 +16,7 @@ pub mod command;
 pub mod config;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod light;
 pub mod node;
 pub mod retain;
 pub mod ring;
