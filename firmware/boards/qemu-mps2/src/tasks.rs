@@ -1,0 +1,219 @@
+//! The tasks: each only calls the shell, and does what a test asked for.
+
+use crate::host::{self, Arguments, Link};
+use crate::lan9118::Lan9118;
+use crate::models::{self, Feed};
+use crate::uart::{Line, Uart};
+use crate::watchdog::Cmsdk;
+use crate::{BoardShell, MESSAGE, NODE, stack};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use embassy_executor::Spawner;
+use embassy_futures::select::{Either, select};
+use embassy_net::{DhcpConfig, Runner, Stack, StackResources};
+use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
+use embassy_sync::signal::Signal;
+use embassy_time::{Duration, Timer};
+use spindle_common::id::StreamId;
+use spindle_common::wire::STREAMS_MAX;
+use spindle_common::wire::block::flags;
+use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, sensor_task};
+use spindle_firmware::clock::{BoardTime, NoUtc};
+use spindle_firmware::sensor::iis3dwb::Iis3dwb;
+use spindle_firmware::sensor::iis3dwb::model::Model;
+use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial};
+use spindle_firmware::uplink::session::Exit;
+use static_cell::{ConstStaticCell, StaticCell};
+
+/// Bytes on their way to the broker.
+const TCP_TX: usize = 16 * 1024;
+
+/// When a test's fault comes, s.
+const FAULT_AFTER_S: u64 = 3;
+
+/// Samples of one block, all channels together.
+const PLANAR: usize = app::block_samples_max(NODE);
+
+/// Sensors whose model has ended, and the signal that this changed.
+static ENDED: AtomicUsize = AtomicUsize::new(0);
+static ONE_ENDED: Signal<CriticalSectionRawMutex, ()> = Signal::new();
+
+/// Spawns what the node needs.
+pub fn spawn(spawner: Spawner, shell: &'static BoardShell, arguments: Arguments, link: Link) {
+    match link {
+        Link::Ethernet => {
+            let Some(chip) = Lan9118::start() else {
+                host::print(format_args!("no LAN9118 answers; is this an mps2-an386?"));
+                host::exit(2);
+            };
+            static RESOURCES: StaticCell<StackResources<4>> = StaticCell::new();
+            let config = embassy_net::Config::dhcpv4(DhcpConfig::default());
+            let seed = shell.node.facts.boot.0;
+            let (stack, runner) = embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), seed);
+            start(spawner, net(runner));
+            start(spawner, mqtt(shell, arguments, stack));
+        }
+        Link::Serial => start(spawner, serial(shell, arguments)),
+    }
+    for index in (0u8..).take(NODE.sensors.len()) {
+        start(spawner, sample(shell, arguments, StreamId(index)));
+    }
+    if arguments.samples.is_some() {
+        start(spawner, close(shell));
+    }
+    if let Some(seconds) = arguments.panic_s.filter(|_| is_first(shell)) {
+        start(spawner, panic_after(seconds));
+    }
+    start(spawner, supervise(shell));
+}
+
+/// Each task is spawned once and has a place, or as many times as it has places.
+fn start<S>(spawner: Spawner, token: Result<embassy_executor::SpawnToken<S>, embassy_executor::SpawnError>) {
+    match token {
+        Ok(token) => spawner.spawn(token),
+        Err(error) => {
+            host::print(format_args!("a task has no place: {error:?}"));
+            host::exit(2);
+        }
+    }
+}
+
+#[embassy_executor::task]
+async fn net(mut runner: Runner<'static, Lan9118>) {
+    runner.run().await;
+}
+
+#[embassy_executor::task]
+async fn mqtt(shell: &'static BoardShell, arguments: Arguments, stack: Stack<'static>) {
+    const TX: usize = app::mqtt_tx_len(MESSAGE);
+    static BUFFERS: ConstStaticCell<MqttBuffers<MESSAGE, TX>> = ConstStaticCell::new(MqttBuffers::new());
+    static TCP: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
+    let Some(broker) = arguments.broker.or(shell.broker()) else {
+        host::print(format_args!("the node has no broker; give broker=ADDRESS:PORT"));
+        host::exit(2);
+    };
+    let dial = TcpDial::new(stack, broker, TCP.take());
+    let mut utc = NoUtc;
+    let uplink = shell.uplink_mqtt(dial, BUFFERS.take(), None, &BoardTime, &mut utc);
+    match or_fault(shell, &arguments, "uplink", uplink).await {
+        Ok(exit) => left(shell, exit),
+        Err(error) => {
+            host::print(format_args!("{error}"));
+            host::exit(2);
+        }
+    }
+}
+
+#[embassy_executor::task]
+async fn serial(shell: &'static BoardShell, arguments: Arguments) {
+    const FRAME: usize = app::serial_frame_len(MESSAGE);
+    static BUFFERS: ConstStaticCell<SerialBuffers<MESSAGE, FRAME>> =
+        ConstStaticCell::new(SerialBuffers::new());
+    let mut utc = NoUtc;
+    let uplink = shell.uplink_serial(Line(Uart::start()), BUFFERS.take(), &BoardTime, &mut utc);
+    left(shell, or_fault(shell, &arguments, "uplink", uplink).await);
+}
+
+/// The uplink has ended.
+fn left(shell: &'static BoardShell, exit: Exit) -> ! {
+    if exit == Exit::Reboot {
+        shell.restarting();
+        crate::reset();
+    }
+    let (uplink, _) = shell.node.uplink_counters();
+    let (mut taken, mut overrun, mut ring) = (0, 0, 0);
+    for index in (0u8..).take(NODE.sensors.len()) {
+        let Some(counters) = shell.node.counters(StreamId(index)) else { continue };
+        taken += counters.taken;
+        overrun += counters.lost_overrun;
+        ring += counters.lost_ring;
+    }
+    let (stack_used, stack_size) = stack::used();
+    host::print(format_args!(
+        "end taken={taken} acknowledged={} lost_overrun={overrun} lost_ring={ring} sent={} resent={} connects={} \
+         serial_dropped={} stack_bytes={stack_used} stack_room={stack_size}",
+        shell.node.acknowledged(),
+        uplink.sent,
+        uplink.resent,
+        uplink.connects,
+        Uart::dropped(),
+    ));
+    host::exit(0)
+}
+
+#[embassy_executor::task(pool_size = STREAMS_MAX)]
+async fn sample(shell: &'static BoardShell, arguments: Arguments, stream: StreamId) {
+    let sensor = &NODE.sensors[usize::from(stream.0)];
+    let Some(config) = models::iis3dwb(sensor) else {
+        host::print(format_args!("sensor {}: this board has no model of {}", sensor.name, sensor.model));
+        host::exit(2);
+    };
+    let seed = arguments.seed.wrapping_add(stream.0.into());
+    let mut model = Model::new(Feed::new(seed, arguments.samples), BoardTime, 0.0);
+    if !arguments.overruns {
+        model = model.patient();
+    }
+    let mut driver = Iis3dwb::new(model.spi(), model.int1(), BoardTime, config);
+    let mut planar = [0; PLANAR];
+    let sampling = shell.sample(stream, &mut driver, &BoardTime, &mut planar, flags::SYNTHETIC);
+    let sampling = or_fault(shell, &arguments, sensor.name, sampling);
+    let ending = async {
+        model.drained().await;
+        shell.node.halt(stream);
+        core::future::pending::<()>().await;
+    };
+    select(sampling, ending).await;
+    ENDED.fetch_add(1, Ordering::SeqCst);
+    ONE_ENDED.signal(());
+    loop {
+        shell.check_in(sensor_task(stream));
+        Timer::after(Duration::from_secs(1)).await;
+    }
+}
+
+/// When all models have ended and everything is acknowledged, the node leaves.
+#[embassy_executor::task]
+async fn close(shell: &'static BoardShell) {
+    while ENDED.load(Ordering::SeqCst) < NODE.sensors.len() {
+        ONE_ENDED.wait().await;
+    }
+    shell.node.emptied().await;
+    shell.node.leave();
+}
+
+#[embassy_executor::task]
+async fn supervise(shell: &'static BoardShell) {
+    shell.supervise(&mut Cmsdk::start(shell)).await;
+}
+
+#[embassy_executor::task]
+async fn panic_after(seconds: u64) {
+    Timer::after(Duration::from_secs(seconds)).await;
+    #[allow(clippy::panic, reason = "a test asked for it")]
+    {
+        panic!("asked for by panic={seconds}");
+    }
+}
+
+/// A fault that comes again with each start would let nobody see the start after it.
+fn is_first(shell: &BoardShell) -> bool {
+    shell.boot.lifetime.boots == 1
+}
+
+/// The task's work, unless a test wants this task to hang.
+async fn or_fault<F: Future>(shell: &BoardShell, arguments: &Arguments, task: &str, work: F) -> F::Output {
+    let hangs = is_first(shell) && arguments.hang == Some(task);
+    let spins = is_first(shell) && arguments.spin == Some(task);
+    let fault = async {
+        if !hangs && !spins {
+            core::future::pending::<()>().await;
+        }
+        Timer::after(Duration::from_secs(FAULT_AFTER_S)).await;
+    };
+    match select(work, fault).await {
+        Either::First(output) => output,
+        Either::Second(()) if spins => loop {
+            cortex_m::asm::nop();
+        },
+        Either::Second(()) => core::future::pending().await,
+    }
+}
