@@ -1,6 +1,6 @@
 //! Which pin goes where: `hardware-configs/boards/nucleo-h563zi.toml` and the board's README in code.
 
-use embassy_net::driver::Driver;
+use crate::chip;
 use embassy_stm32::eth::{self, Ethernet, GenericPhy, PacketQueue, Sma};
 use embassy_stm32::exti::{self, ExtiInput};
 use embassy_stm32::flash::{self, Flash};
@@ -15,6 +15,8 @@ use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{Peripherals, bind_interrupts, dma, interrupt, peripherals};
 use embassy_time::Delay;
 use embedded_hal_bus::spi::ExclusiveDevice;
+use spindle_firmware::app::WATCHDOG_TIMEOUT_MS;
+use spindle_firmware::config::{LinkConfig, SensorConfig};
 use static_cell::{ConstStaticCell, StaticCell};
 
 bind_interrupts!(struct Interrupts {
@@ -85,7 +87,7 @@ const RX_FRAMES: usize = 4;
 const SERIAL_RX_LEN: usize = 256;
 
 /// Bit rates that USART3 reaches from 250 MHz: it divides by 16 to 65,535 (RM0481, USART_BRR).
-const fn is_baud(baud: u32) -> bool {
+pub const fn is_baud(baud: u32) -> bool {
     baud >= 250_000_000 / 65_535 + 1 && baud <= 250_000_000 / 16
 }
 
@@ -143,7 +145,7 @@ pub fn wire(p: Peripherals, link: LinkConfig, sensor: impl Fn(&str) -> Option<&'
         spi3,
         link,
         led: Output::new(p.PB0, Level::Low, Speed::Low),
-        watchdog: IndependentWatchdog::new(p.IWDG, WATCHDOG_US),
+        watchdog: IndependentWatchdog::new(p.IWDG, WATCHDOG_TIMEOUT_MS * 1_000),
         flash: Flash::new_blocking(p.FLASH),
         random: [rng.next_u64(), rng.next_u64()],
     }
@@ -151,8 +153,8 @@ pub fn wire(p: Peripherals, link: LinkConfig, sensor: impl Fn(&str) -> Option<&'
 
 fn spi_config(sensor: &SensorConfig) -> spi::Config {
     let mut config = spi::Config::default();
-    config.mode = if sensor.spi_mode == 0 { spi::MODE_0 } else { spi::MODE_3 };
-    config.frequency = Hertz(sensor.spi_hz_max);
+    config.mode = if sensor.model == "adxl355" { spi::MODE_0 } else { spi::MODE_3 };
+    config.frequency = Hertz(10_000_000);
     // Wires of some decimetres: slower edges ring less, and are fast enough for 10 MHz.
     config.gpio_speed = Speed::Medium;
     config
