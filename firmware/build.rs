@@ -42,7 +42,9 @@ fn main() {
 /// Writing to a string cannot fail, so results of `write!` are dropped.
 fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
     let link = match &node.link {
-        NodeLink::Ethernet { broker } => format!("LinkConfig::Ethernet {{ broker: {broker:?} }}"),
+        NodeLink::Ethernet { broker, address, router, sntp, tls } => format!(
+            "LinkConfig::Ethernet {{ broker: {broker:?}, address: {address:?}, router: {router:?}, sntp: {sntp:?}, tls: {tls} }}"
+        ),
         NodeLink::Serial { baud } => format!("LinkConfig::Serial {{ baud: {baud} }}"),
     };
     let _ = writeln!(
@@ -58,7 +60,8 @@ fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
         let _ = writeln!(
             out,
             "SensorConfig {{ name: {:?}, model: {:?}, axes: {:?}, port: {:?}, full_scale_g: {:?}, scale: {:?}, bits: {}, \
-             rate_nominal_mhz: {}, block_samples: {}, encoding: Encoding::{:?} }},",
+             rate_nominal_mhz: {}, block_samples: {}, encoding: Encoding::{:?}, step: Step::{:?}, may_degrade: {}, \
+             decimation: {}, trigger: TriggerSettings {{ level: {:?}, every_s: {}, before: {}, after: {}, rest_s: {} }} }},",
             place.name,
             sensor.name,
             sensor.axes,
@@ -68,7 +71,15 @@ fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
             sensor.bits,
             (sensor.rate_hz * 1000.0).round() as u32,
             place.block_samples,
-            place.encoding.wire(sensor.bits)
+            place.encoding.encoding(sensor.bits),
+            place.step,
+            place.may_degrade,
+            place.load(sensor).decimation,
+            place.trigger.level,
+            place.trigger.every_s,
+            place.trigger.before,
+            place.trigger.after,
+            place.trigger.rest_s
         );
     }
     out.push_str("] },\n");

@@ -41,6 +41,7 @@ fn records(axes: usize, block_len: usize, encoding: Encoding, sensors: usize) ->
                 samples: block_len as u16,
                 flags: 0,
                 encoding,
+                decimation: 1,
             };
             let mut body = vec![0; 64 * 1024];
             let len = encode_block(&header, Samples::I16(&counts), &mut body).expect("fits");

@@ -205,6 +205,7 @@ mod tests {
             settings_version: 0,
             ring_capacity: 8,
             streams: [stream].into_iter().collect(),
+            lifetime: None,
         }
     }
 

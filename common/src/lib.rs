@@ -10,5 +10,7 @@ pub mod dsp;
 #[cfg(feature = "std")]
 pub mod hardware;
 pub mod id;
+pub mod link;
+pub mod settings;
 pub mod time;
 pub mod wire;

@@ -22,6 +22,7 @@ fn header(encoding: Encoding, axes: u8, samples: u16) -> BlockHeader<'static> {
         samples,
         flags: 0,
         encoding,
+        decimation: 1,
     }
 }
 

@@ -1,19 +1,20 @@
-//! The golden messages of version 1: their bytes never change. `golden/v1/NAME.hex` is the message, `NAME.json` what it
-//! says; nothing here writes them. `tests/oracles/wire` checks the same files without this crate.
+//! The golden messages of versions 1 and 2: their bytes never change. `golden/v1/NAME.hex` is the message, `NAME.json` what
+//! it says; nothing here writes them. `tests/oracles/wire` checks the same files without this crate.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use serde::Deserialize;
 use serde_json::Value;
 use spindle_common::wire::messages::{BurstHeader, Trigger};
 use spindle_common::wire::{
-    Ack, Answer, Birth, Block, BlockHeader, Burst, Command, DecodeError, Encoding, Features, Message,
-    Offline, Samples, Status, TimePair, decode, encode_block, encode_burst, frame,
+    Ack, Answer, Birth, Block, BlockHeader, Burst, Command, DecodeError, Encoding, Features, InForce,
+    Lifetime, Message, MoreStatus, Offline, Samples, Set, Status, TimeAsk, TimePair, TimeTell, decode,
+    encode_block, encode_burst, frame,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1")
+fn folder(version: u8) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/v{version}"))
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -24,7 +25,8 @@ fn bytes(hex: &str) -> Vec<u8> {
 /// Name, bytes and meaning of every golden message.
 fn messages() -> Vec<(String, Vec<u8>, Value)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder()).unwrap() {
+    let files = [1, 2].into_iter().flat_map(|version| fs::read_dir(folder(version)).unwrap());
+    for entry in files {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "hex") {
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
@@ -33,7 +35,7 @@ fn messages() -> Vec<(String, Vec<u8>, Value)> {
             found.push((name, bytes(&fs::read_to_string(&path).unwrap()), meaning));
         }
     }
-    assert_eq!(found.len(), 29, "a golden message is missing or was not counted here");
+    assert_eq!(found.len(), 37, "a golden message is missing or was not counted here");
     found
 }
 
@@ -44,6 +46,9 @@ fn written(meaning: &Value) -> Vec<u8> {
     let len = match meaning["kind"].as_str().unwrap() {
         "Block" => {
             let mut header: BlockHeader<'_> = serde_json::from_str(&text).unwrap();
+            if let Some(decimation) = meaning["fields"].get("decimation") {
+                header.decimation = u16::deserialize(decimation).unwrap();
+            }
             if let Some(wanted) = meaning.get("wanted") {
                 header.encoding = Encoding::deserialize(wanted).unwrap();
             }
@@ -55,14 +60,25 @@ fn written(meaning: &Value) -> Vec<u8> {
             let header: BlockHeader<'_> = serde_json::from_str(&block).unwrap();
             encode_burst(&trigger, &header, Samples::I32(&planar(meaning)), &mut out)
         }
-        "Birth" => serde_json::from_str::<Birth<'_>>(&text).unwrap().encode(&mut out),
+        "Birth" => {
+            let lifetime =
+                meaning["fields"].get("lifetime").map(|value| Lifetime::deserialize(value).unwrap());
+            Birth { lifetime, ..serde_json::from_str(&text).unwrap() }.encode(&mut out)
+        }
         "Features" => serde_json::from_str::<Features<'_>>(&text).unwrap().encode(&mut out),
-        "Status" => serde_json::from_str::<Status<'_>>(&text).unwrap().encode(&mut out),
+        "Status" => {
+            let more = meaning["fields"].get("more").map(|value| MoreStatus::deserialize(value).unwrap());
+            Status { more, ..serde_json::from_str(&text).unwrap() }.encode(&mut out)
+        }
         "TimePair" => serde_json::from_str::<TimePair<'_>>(&text).unwrap().encode(&mut out),
         "Ack" => serde_json::from_str::<Ack<'_>>(&text).unwrap().encode(&mut out),
         "Command" => serde_json::from_str::<Command<'_>>(&text).unwrap().encode(&mut out),
         "Answer" => serde_json::from_str::<Answer<'_>>(&text).unwrap().encode(&mut out),
         "Offline" => serde_json::from_str::<Offline<'_>>(&text).unwrap().encode(&mut out),
+        "Set" => serde_json::from_str::<Set<'_>>(&text).unwrap().encode(&mut out),
+        "InForce" => serde_json::from_str::<InForce<'_>>(&text).unwrap().encode(&mut out),
+        "TimeAsk" => serde_json::from_str::<TimeAsk<'_>>(&text).unwrap().encode(&mut out),
+        "TimeTell" => serde_json::from_str::<TimeTell<'_>>(&text).unwrap().encode(&mut out),
         other => panic!("unknown kind {other}"),
     };
     out.truncate(len.unwrap());
@@ -100,8 +116,25 @@ fn read(message: &Message<'_>) -> Value {
         Message::Command(message) => ("Command", serde_json::to_value(message), None),
         Message::Answer(message) => ("Answer", serde_json::to_value(message), None),
         Message::Offline(message) => ("Offline", serde_json::to_value(message), None),
+        Message::Set(message) => ("Set", serde_json::to_value(message), None),
+        Message::InForce(message) => ("InForce", serde_json::to_value(message), None),
+        Message::TimeAsk(message) => ("TimeAsk", serde_json::to_value(message), None),
+        Message::TimeTell(message) => ("TimeTell", serde_json::to_value(message), None),
     };
     let mut value = serde_json::json!({ "kind": kind, "fields": fields.unwrap() });
+    // What version 2 adds to kinds of version 1 is not part of their version 1 fields.
+    match message {
+        Message::Block(block) if block.header.decimation != 1 => {
+            value["fields"]["decimation"] = block.header.decimation.into();
+        }
+        Message::Birth(Birth { lifetime: Some(lifetime), .. }) => {
+            value["fields"]["lifetime"] = serde_json::to_value(lifetime).unwrap();
+        }
+        Message::Status(Status { more: Some(more), .. }) => {
+            value["fields"]["more"] = serde_json::to_value(more).unwrap();
+        }
+        _ => {}
+    }
     if let Some(samples) = samples {
         value["samples"] = samples;
     }
@@ -164,7 +197,7 @@ fn no_golden_message_fits_a_buffer_that_is_a_byte_short() {
 #[test]
 fn what_must_be_refused_is_refused_with_the_right_error() {
     let cases: Vec<Value> =
-        serde_json::from_slice(&fs::read(folder().join("refused.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(folder(1).join("refused.json")).unwrap()).unwrap();
     assert_eq!(cases.len(), 44);
     for case in cases {
         let why = case["why"].as_str().unwrap();
@@ -199,7 +232,8 @@ fn what_must_be_refused_is_refused_with_the_right_error() {
 
 #[test]
 fn every_golden_frame_is_the_same_both_ways() {
-    let cases: Vec<Value> = serde_json::from_slice(&fs::read(folder().join("frames.json")).unwrap()).unwrap();
+    let cases: Vec<Value> =
+        serde_json::from_slice(&fs::read(folder(1).join("frames.json")).unwrap()).unwrap();
     assert_eq!(cases.len(), 12);
     for case in cases {
         let message = bytes(case["message"].as_str().unwrap());
@@ -214,16 +248,22 @@ fn every_golden_frame_is_the_same_both_ways() {
     }
 }
 
-#[test]
-fn the_golden_files_themselves_are_what_they_were_when_version_1_was_pinned() {
+/// Checksum of a folder's names and contents.
+fn checksum(version: u8) -> u32 {
     let mut paths: Vec<PathBuf> =
-        fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        fs::read_dir(folder(version)).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let mut all = Vec::new();
     for path in paths {
         all.extend_from_slice(path.file_name().unwrap().as_encoded_bytes());
         all.extend(fs::read(path).unwrap());
     }
-    // A new version gets a folder of its own; this one may not even grow.
-    assert_eq!(spindle_common::wire::crc32c(&all), 0xE0D1_1673);
+    spindle_common::wire::crc32c(&all)
+}
+
+#[test]
+fn the_golden_files_themselves_are_what_they_were_when_their_version_was_pinned() {
+    // A new version gets a folder of its own; these may not even grow.
+    assert_eq!(checksum(1), 0xE0D1_1673);
+    assert_eq!(checksum(2), 0xA46F_AE5D);
 }

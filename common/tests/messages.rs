@@ -3,10 +3,12 @@
 
 use proptest::prelude::*;
 use spindle_common::id::{BootId, Seq, StreamId, is_name};
+use spindle_common::settings::{Codec, Settings, Step, StreamSettings, TriggerSettings};
 use spindle_common::wire::messages::{Outcome, Request, ResetCause, TimeSource, Trigger, TriggerKind};
 use spindle_common::wire::{
-    Ack, Answer, AxisFeatures, Birth, Block, BlockHeader, Burst, Command, Encoding, Features, Message,
-    Offline, SAMPLE_INDEX_MAX, Status, StreamInfo, StreamStatus, TimePair, decode, frame,
+    Ack, Answer, AxisFeatures, Birth, Block, BlockHeader, Burst, Command, Encoding, Features, InForce,
+    Lifetime, Message, MoreStatus, Offline, SAMPLE_INDEX_MAX, Set, Status, StepStatus, StreamInfo,
+    StreamStatus, TimeAsk, TimePair, TimeTell, decode, frame,
 };
 
 /// A text that lives as long as the test: messages borrow theirs.
@@ -53,8 +55,9 @@ fn raw() -> impl Strategy<Value = (Encoding, u8)> {
 fn block() -> impl Strategy<Value = Block<'static>> {
     let identity = (name(), boot(), stream(), seq(), index(), any::<u64>());
     let rates = (1_u32.., 1_u32.., any::<u32>(), scale(), raw());
-    let shape = (1_u8..=8, 1_u16..40, 0_u16..32, any::<u8>());
-    (identity, rates, shape).prop_map(|(identity, rates, (axes, samples, flags, fill))| {
+    let decimation = prop_oneof![Just(1_u16), 2_u16..=256];
+    let shape = (1_u8..=8, 1_u16..40, 0_u16..32, any::<u8>(), decimation);
+    (identity, rates, shape).prop_map(|(identity, rates, (axes, samples, flags, fill, decimation))| {
         let (node, boot, stream, seq, first_sample, tick) = identity;
         let (tick_hz, rate_nominal_mhz, rate_measured_mhz, scale, (encoding, bits)) = rates;
         let header = BlockHeader {
@@ -73,6 +76,7 @@ fn block() -> impl Strategy<Value = Block<'static>> {
             samples,
             flags,
             encoding,
+            decimation,
         };
         let len = header.len() * encoding.sample_bits() as usize / 8;
         Block { header, samples: Box::leak(vec![fill; len].into_boxed_slice()) }
@@ -92,7 +96,8 @@ fn birth() -> impl Strategy<Value = Birth<'static>> {
     ];
     let who = (name(), boot(), name(), name(), name(), text(32));
     let how = (1_u32.., prop::sample::select(causes.to_vec()), text(160), any::<u32>(), any::<u16>());
-    (who, how, prop::collection::vec(info, 0..=8)).prop_map(|(who, how, infos)| {
+    let lifetime = prop::option::of(prop::array::uniform8(any::<u32>()));
+    (who, how, lifetime, prop::collection::vec(info, 0..=8)).prop_map(|(who, how, lifetime, infos)| {
         let (node, boot, site, machine, board, firmware) = who;
         let (tick_hz, reset_cause, last_panic, settings_version, ring_capacity) = how;
         let streams = infos.into_iter().enumerate().map(|(index, info)| {
@@ -114,6 +119,16 @@ fn birth() -> impl Strategy<Value = Birth<'static>> {
             settings_version,
             ring_capacity,
             streams,
+            lifetime: lifetime.map(|counts| Lifetime {
+                boots: counts[0],
+                watchdog_resets: counts[1],
+                panics: counts[2],
+                brown_outs: counts[3],
+                software_resets: counts[4],
+                hung_tasks: counts[5],
+                dropped_before: counts[6],
+                unacknowledged_before: counts[7],
+            }),
         }
     })
 }
@@ -154,17 +169,48 @@ fn status() -> impl Strategy<Value = Status<'static>> {
     let stream = (index(), index(), index(), any::<u32>(), any::<i16>());
     let counters = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>());
     let held = 0_u32..1 << 31;
+    let more = prop::option::of((any::<[u32; 3]>(), (step(), index(), any::<u32>(), any::<u32>())));
+    let counters = (counters, more);
     (name(), boot(), any::<u64>(), seq(), held, counters, prop::collection::vec(stream, 0..=8)).prop_map(
-        |(node, boot, tick, oldest, held, (ring_used, dropped, resent, connects), streams)| {
+        |(node, boot, tick, oldest, held, counters, streams)| {
+            let ((ring_used, dropped, resent, connects), more) = counters;
+            let more = more.map(|([answers_dropped, inbox_dropped, line_errors], step)| {
+                let (step, withheld, bursts, bursts_missed) = step;
+                let status = StepStatus { step, withheld, bursts, bursts_missed };
+                let steps = streams.iter().map(|_| status).collect();
+                MoreStatus { answers_dropped, inbox_dropped, line_errors, steps }
+            });
             let streams = streams.into_iter().enumerate().map(|(index, stream)| {
                 let (taken, lost_overrun, lost_ring, bus_errors, temperature_centi_c) = stream;
                 let stream = StreamId(index as u8);
                 StreamStatus { stream, taken, lost_overrun, lost_ring, bus_errors, temperature_centi_c }
             });
             let (next, streams) = (oldest.plus(held), streams.collect());
-            Status { node, boot, tick, oldest, next, ring_used, dropped, resent, connects, streams }
+            Status { node, boot, tick, oldest, next, ring_used, dropped, resent, connects, streams, more }
         },
     )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop::sample::select(vec![Step::Raw, Step::Decimated, Step::Features])
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let trigger = (finite(), any::<u32>(), any::<u16>(), any::<u16>(), any::<u16>());
+    let stream = (step(), any::<bool>(), 1_u8.., 2_u16..=256, any::<bool>(), 1_u16..=8192, trigger);
+    let every = (any::<u32>(), 1_u16..=3600, 1_u16..=3600);
+    (every, prop::collection::vec(stream, 0..=8)).prop_map(|(every, streams)| {
+        let streams = streams.into_iter().enumerate().map(|(index, stream)| {
+            let (step, may_degrade, axes, decimation, rice, block_samples, trigger) = stream;
+            let (level, every_s, before, after, rest_s) = trigger;
+            let trigger = TriggerSettings { level: level.abs(), every_s, before, after, rest_s };
+            let codec = if rice { Codec::Rice } else { Codec::Raw };
+            let stream = StreamId(index as u8);
+            StreamSettings { stream, step, may_degrade, axes, decimation, codec, block_samples, trigger }
+        });
+        let (version, status_every_s, time_every_s) = every;
+        Settings { version, status_every_s, time_every_s, streams: streams.collect() }
+    })
 }
 
 fn message() -> impl Strategy<Value = Message<'static>> {
@@ -192,7 +238,10 @@ fn message() -> impl Strategy<Value = Message<'static>> {
         block().prop_map(Message::Block),
         birth().prop_map(Message::Birth),
         features().prop_map(Message::Features),
-        (trigger, block()).prop_map(|(trigger, block)| Message::Burst(Burst { trigger, block })),
+        (trigger, block()).prop_map(|(trigger, mut block)| {
+            block.header.decimation = 1;
+            Message::Burst(Burst { trigger, block })
+        }),
         status().prop_map(Message::Status),
         pair.prop_map(|(node, boot, tick, tick_hz, utc_ns, error_ns, source)| {
             Message::TimePair(TimePair { node, boot, tick, tick_hz, utc_ns, error_ns, source })
@@ -207,6 +256,18 @@ fn message() -> impl Strategy<Value = Message<'static>> {
             Message::Answer(Answer { node, boot, id, outcome, text })
         }),
         (name(), boot()).prop_map(|(node, boot)| Message::Offline(Offline { node, boot })),
+        (name(), any::<u32>(), settings())
+            .prop_map(|(node, id, settings)| { Message::Set(Set { node, id, settings }) }),
+        (name(), boot(), settings())
+            .prop_map(|(node, boot, settings)| { Message::InForce(InForce { node, boot, settings }) }),
+        (name(), boot(), any::<u32>(), any::<u64>())
+            .prop_map(|(node, boot, id, tick)| { Message::TimeAsk(TimeAsk { node, boot, id, tick }) }),
+        (name(), boot(), any::<u32>(), any::<u64>(), any::<(i64, i64)>(), any::<u32>()).prop_map(
+            |(node, boot, id, tick, (one, other), error_ns)| {
+                let (received_ns, sent_ns) = (one.min(other), one.max(other));
+                Message::TimeTell(TimeTell { node, boot, id, tick, received_ns, sent_ns, error_ns })
+            }
+        ),
     ]
 }
 
@@ -239,13 +300,14 @@ proptest! {
     #[test]
     fn any_bytes_are_refused_or_read_without_a_panic(
         mut bytes in prop::collection::vec(any::<u8>(), 0..300),
-        kind in 1_u8..=10,
+        kind in 1_u8..=14,
+        version in 1_u8..=2,
     ) {
         prop_assert!(decode(&bytes).is_err());
         // With version, kind and checksum put right, so that the header is reached.
         let len = bytes.len();
         if len >= 6 {
-            (bytes[0], bytes[1]) = (1, kind);
+            (bytes[0], bytes[1]) = (version, kind);
             let checksum = spindle_common::wire::crc32c(&bytes[..len - 4]);
             bytes[len - 4..].copy_from_slice(&checksum.to_le_bytes());
             if let Ok(message) = decode(&bytes) {
@@ -303,6 +365,7 @@ fn nothing_out_of_range_is_written() {
         resent: 0,
         connects: 0,
         streams,
+        more: None,
     };
     assert_eq!(status.encode(&mut [0; 64]).unwrap_err().to_string(), "field streams.stream is out of range");
 }
@@ -310,11 +373,15 @@ fn nothing_out_of_range_is_written() {
 #[test]
 fn an_unknown_version_and_an_unknown_kind_are_named() {
     let mut bytes = encoded(&Message::Offline(Offline { node: "a", boot: BootId(1) }));
-    bytes[0] = 2;
-    assert_eq!(
-        decode(&bytes).unwrap_err().to_string(),
-        "wire version 2 is unknown; this side reads version 1"
-    );
-    (bytes[0], bytes[1]) = (1, 99);
-    assert_eq!(decode(&bytes).unwrap_err().to_string(), "message kind 99 is unknown in wire version 1");
+    for version in [2, 3] {
+        bytes[0] = version;
+        let unknown = format!(
+            "wire version {version} is unknown for this kind; this side reads version 1, and 2 of the kinds that it adds or extends"
+        );
+        assert_eq!(decode(&bytes).unwrap_err().to_string(), unknown);
+    }
+    for (version, kind) in [(1, 99), (1, 11), (2, 15)] {
+        (bytes[0], bytes[1]) = (version, kind);
+        assert_eq!(decode(&bytes).unwrap_err().to_string(), format!("message kind {kind} is unknown"));
+    }
 }

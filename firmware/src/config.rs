@@ -2,6 +2,7 @@
 
 use heapless::Vec;
 use spindle_common::id::StreamId;
+use spindle_common::settings::{Settings, Step, TriggerSettings};
 use spindle_common::wire::{Encoding, STREAMS_MAX, StreamInfo};
 
 /// A node's file.
@@ -28,6 +29,14 @@ pub enum LinkConfig {
     Ethernet {
         /// `ADDRESS:PORT`.
         broker: &'static str,
+        /// Own address and prefix; `None`: DHCP.
+        address: Option<&'static str>,
+        /// Router, with a fixed address.
+        router: Option<&'static str>,
+        /// SNTP server's address; `None`: the gateway is asked for the time.
+        sntp: Option<&'static str>,
+        /// TLS to the broker.
+        tls: bool,
     },
     /// A serial line.
     Serial {
@@ -59,6 +68,14 @@ pub struct SensorConfig {
     pub block_samples: u16,
     /// Encoding of blocks.
     pub encoding: Encoding,
+    /// How it reports until the gateway says otherwise.
+    pub step: Step,
+    /// Whether it may go down a step by itself.
+    pub may_degrade: bool,
+    /// Samples of the sensor per sample sent in step `Decimated`.
+    pub decimation: u16,
+    /// Bursts in step `Features`.
+    pub trigger: TriggerSettings,
 }
 
 // `NODES`, made by `build.rs`.
@@ -164,6 +181,19 @@ impl NodeConfig {
                 encoding: sensor.encoding,
             })
             .collect()
+    }
+
+    /// The run-time settings in force until the gateway gives others.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::built_in(&self.streams());
+        for (stream, sensor) in settings.streams.iter_mut().zip(self.sensors) {
+            stream.step = sensor.step;
+            stream.may_degrade = sensor.may_degrade;
+            stream.decimation = sensor.decimation;
+            stream.trigger = sensor.trigger;
+        }
+        settings
     }
 }
 

@@ -9,7 +9,7 @@ use embassy_sync::channel::Channel;
 use embassy_sync::signal::Signal;
 use heapless::{String, Vec};
 use spindle_common::id::{BootId, Seq, StreamId};
-use spindle_common::wire::messages::{Outcome, ResetCause, TEXT_LEN_MAX};
+use spindle_common::wire::messages::{Lifetime, Outcome, ResetCause, TEXT_LEN_MAX};
 use spindle_common::wire::{
     Answer, Birth, BlockHeader, STREAMS_MAX, Samples, Status, StreamInfo, StreamStatus, TimePair,
     block_len_max, encode_block,
@@ -34,6 +34,8 @@ pub struct Facts<'a> {
     pub reset_cause: ResetCause,
     /// Text of the last panic; empty if none.
     pub last_panic: &'a str,
+    /// Counters over resets, where the board has memory that keeps them.
+    pub lifetime: Option<Lifetime>,
     /// The sensors, by index.
     pub streams: Vec<StreamInfo<'a>, STREAMS_MAX>,
 }
@@ -193,6 +195,7 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
             samples: sealed.frames,
             flags: sealed.flags,
             encoding: info.encoding,
+            decimation: 1,
         };
         let len_max = block_len_max(axes(info).into(), sealed.frames.into(), info.encoding);
         let result = self.with(|inner| {
@@ -332,6 +335,7 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
             settings_version: 0,
             ring_capacity: u16::try_from(BLOCKS).unwrap_or(u16::MAX),
             streams: self.facts.streams.clone(),
+            lifetime: self.facts.lifetime,
         }
     }
 
@@ -349,6 +353,7 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
             resent,
             connects,
             streams: inner.streams.iter().take(self.facts.streams.len()).copied().collect(),
+            more: None,
         })
     }
 

@@ -10,7 +10,7 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
 use heapless::String;
 use spindle_common::wire::crc32c;
-use spindle_common::wire::messages::{ResetCause, TEXT_LEN_MAX};
+use spindle_common::wire::messages::{Lifetime, ResetCause, TEXT_LEN_MAX};
 
 /// Text of a panic.
 pub type Text = String<TEXT_LEN_MAX>;
@@ -30,27 +30,10 @@ struct Place {
 
 // A record whose fields change gets another magic word, so that a new firmware refuses what an old one left.
 const LIFETIME: Place = Place { at: 0, len: 6, magic: 0x5350_4C31 };
-const TOTALS: Place = Place { at: 8, len: 10, magic: 0x5350_5431 };
-const WORDS: Place = Place { at: 20, len: 2, magic: 0x5350_5731 };
-const PANIC: Place = Place { at: 24, len: 1 + TEXT_WORDS, magic: 0x5350_5031 };
+const TOTALS: Place = Place { at: 8, len: 11, magic: 0x5350_5431 };
+const WORDS: Place = Place { at: 22, len: 2, magic: 0x5350_5731 };
+const PANIC: Place = Place { at: 26, len: 1 + TEXT_WORDS, magic: 0x5350_5031 };
 const LEN: usize = PANIC.at + 2 + PANIC.len;
-
-/// Counters over resets, for as long as the memory keeps its contents.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Lifetime {
-    /// Runs begun, this one included.
-    pub boots: u32,
-    /// Runs that the watchdog ended.
-    pub watchdog_resets: u32,
-    /// Runs that ended in a panic.
-    pub panics: u32,
-    /// Runs that a low supply ended.
-    pub brown_outs: u32,
-    /// Runs that ended because someone asked for a restart.
-    pub software_resets: u32,
-    /// Tasks that had not checked in when the watchdog last bit: one bit each, by their number in the roll call.
-    pub hung_tasks: u32,
-}
 
 /// Totals of one run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,6 +52,8 @@ pub struct Totals {
     pub resent: u32,
     /// Connections made.
     pub connects: u32,
+    /// Blocks in the ring that the gateway had not acknowledged.
+    pub unacknowledged: u32,
 }
 
 /// What a start finds.
@@ -76,7 +61,8 @@ pub struct Totals {
 pub struct Boot {
     /// Why the last run ended.
     pub cause: Cause,
-    /// Counters, this start included.
+    /// Counters since the memory last lost its contents, this start included. What the last run left unsent is as of its last
+    /// roll call, so up to a second old.
     pub lifetime: Lifetime,
     /// The last run's totals, as last noted; `None` when they were not kept.
     pub previous: Option<Totals>,
@@ -129,7 +115,7 @@ impl Retained {
     /// chip as a software or watchdog reset.
     pub fn boot(&self, hardware: ResetCause) -> Boot {
         let kept = self.read::<{ LIFETIME.len }>(LIFETIME);
-        let mut lifetime = kept.map_or(Lifetime::default(), Lifetime::from_words);
+        let mut lifetime = kept.map_or(Lifetime::default(), lifetime_of);
         let words = self.last_words();
         let cause = match (hardware, words) {
             (ResetCause::PowerOn | ResetCause::BrownOut | ResetCause::Pin, _) => hardware,
@@ -152,7 +138,11 @@ impl Retained {
             lifetime.hung_tasks = if let Some(LastWords::Hung(tasks)) = words { tasks } else { 0 };
         }
         let previous = self.read::<{ TOTALS.len }>(TOTALS).map(Totals::from_words);
-        self.write(LIFETIME, &lifetime.to_words());
+        if let Some(totals) = previous {
+            lifetime.dropped_before = totals.dropped;
+            lifetime.unacknowledged_before = totals.unacknowledged;
+        }
+        self.write(LIFETIME, &words_of(&lifetime));
         self.forget(TOTALS);
         self.forget(WORDS);
         Boot { cause: Cause(cause), lifetime, previous, last_panic: self.panic_text().unwrap_or_default() }
@@ -258,25 +248,33 @@ impl Retained {
     }
 }
 
-impl Lifetime {
-    fn from_words(
-        [boots, watchdog_resets, panics, brown_outs, software_resets, hung_tasks]: [u32; 6],
-    ) -> Self {
-        Self { boots, watchdog_resets, panics, brown_outs, software_resets, hung_tasks }
+/// What is told of the last run is not kept any longer.
+fn lifetime_of(words: [u32; LIFETIME.len]) -> Lifetime {
+    let [boots, watchdog_resets, panics, brown_outs, software_resets, hung_tasks] = words;
+    let (dropped_before, unacknowledged_before) = (0, 0);
+    Lifetime {
+        boots,
+        watchdog_resets,
+        panics,
+        brown_outs,
+        software_resets,
+        hung_tasks,
+        dropped_before,
+        unacknowledged_before,
     }
+}
 
-    fn to_words(self) -> [u32; LIFETIME.len] {
-        let Self { boots, watchdog_resets, panics, brown_outs, software_resets, hung_tasks } = self;
-        [boots, watchdog_resets, panics, brown_outs, software_resets, hung_tasks]
-    }
+fn words_of(lifetime: &Lifetime) -> [u32; LIFETIME.len] {
+    let Lifetime { boots, watchdog_resets, panics, brown_outs, software_resets, hung_tasks, .. } = *lifetime;
+    [boots, watchdog_resets, panics, brown_outs, software_resets, hung_tasks]
 }
 
 impl Totals {
     fn from_words(words: [u32; TOTALS.len]) -> Self {
-        let [uptime_s, t0, t1, o0, o1, r0, r1, dropped, resent, connects] = words;
+        let [uptime_s, t0, t1, o0, o1, r0, r1, dropped, resent, connects, unacknowledged] = words;
         let long = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         let (taken, lost_overrun, lost_ring) = (long(t0, t1), long(o0, o1), long(r0, r1));
-        Self { uptime_s, taken, lost_overrun, lost_ring, dropped, resent, connects }
+        Self { uptime_s, taken, lost_overrun, lost_ring, dropped, resent, connects, unacknowledged }
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "both halves are kept")]
@@ -285,7 +283,7 @@ impl Totals {
         let (t0, t1) = halves(self.taken);
         let (o0, o1) = halves(self.lost_overrun);
         let (r0, r1) = halves(self.lost_ring);
-        [self.uptime_s, t0, t1, o0, o1, r0, r1, self.dropped, self.resent, self.connects]
+        [self.uptime_s, t0, t1, o0, o1, r0, r1, self.dropped, self.resent, self.connects, self.unacknowledged]
     }
 }
 
@@ -410,10 +408,14 @@ mod tests {
             dropped: 4,
             resent: 5,
             connects: 6,
+            unacknowledged: 7,
         };
         memory.note_totals(&totals);
-        assert_eq!(memory.boot(ResetCause::Unknown).previous, Some(totals));
-        assert_eq!(memory.boot(ResetCause::Unknown).previous, None);
+        let boot = memory.boot(ResetCause::Unknown);
+        assert_eq!(boot.previous, Some(totals));
+        assert_eq!((boot.lifetime.dropped_before, boot.lifetime.unacknowledged_before), (4, 7));
+        let boot = memory.boot(ResetCause::Unknown);
+        assert_eq!((boot.previous, boot.lifetime.unacknowledged_before), (None, 0));
     }
 
     #[test]

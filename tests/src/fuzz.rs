@@ -101,6 +101,7 @@ fn header(axes: u8, samples: u16, encoding: Encoding) -> BlockHeader<'static> {
         samples,
         flags: 0,
         encoding,
+        decimation: 1,
     }
 }
 

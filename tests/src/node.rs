@@ -109,6 +109,7 @@ impl Script {
             samples: self.block_samples,
             flags: 0,
             encoding: Encoding::Raw16,
+            decimation: 1,
         };
         let mut out = vec![0; wire::MESSAGE_LEN_MAX];
         let len = wire::encode_block(&header, Samples::I16(&self.samples(seq)), &mut out)
@@ -142,6 +143,7 @@ impl Script {
             settings_version: 0,
             ring_capacity: u16::MAX,
             streams: [info].into_iter().collect(),
+            lifetime: None,
         };
         let mut out = vec![0; 1024];
         let len = birth.encode(&mut out).context("encode a birth")?;
@@ -170,6 +172,7 @@ impl Script {
             resent: 0,
             connects: 1,
             streams: [stream].into_iter().collect(),
+            more: None,
         };
         let mut out = vec![0; 512];
         let len = status.encode(&mut out).context("encode a status")?;

@@ -64,7 +64,9 @@ pub(super) fn node_name<'a>(message: &Message<'a>) -> Option<&'a str> {
         Message::TimePair(pair) => pair.node,
         Message::Answer(answer) => answer.node,
         Message::Offline(offline) => offline.node,
-        Message::Ack(_) | Message::Command(_) => return None,
+        Message::InForce(in_force) => in_force.node,
+        Message::TimeAsk(ask) => ask.node,
+        Message::Ack(_) | Message::Command(_) | Message::Set(_) | Message::TimeTell(_) => return None,
     })
 }
 

@@ -5,8 +5,8 @@ use spindle_common::id::is_name;
 use std::sync::Arc;
 
 /// What boards publish, and with that the topic's last level.
-pub const FROM_NODES: [&str; 8] =
-    ["raw", "features", "burst", "birth", "status", "time", "answer", "offline"];
+pub const FROM_NODES: [&str; 10] =
+    ["raw", "features", "burst", "birth", "status", "time", "answer", "offline", "settings", "timeask"];
 
 /// What a board's topic says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Channel {
     Features,
     /// Triggered bursts.
     Burst,
-    /// Birth, status, time, answer, offline: the message itself says which.
+    /// Birth, status, time, answer, offline, settings, timeask: the message itself says which.
     Node,
 }
 

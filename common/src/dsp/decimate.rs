@@ -135,6 +135,12 @@ impl Decimator {
     }
 }
 
+/// Whether a [`Decimator`] can be made for this factor of 2 or more.
+#[must_use]
+pub fn is_factor(factor: u32) -> bool {
+    (2..=FACTOR_MAX).contains(&factor) && factors(factor).is_some()
+}
+
 /// The factor as stages, the last one first made: the smallest prime ends, the others are packed from the largest down.
 fn factors(factor: u32) -> Option<Vec<u32, STAGES_MAX>> {
     let mut stages = Vec::new();

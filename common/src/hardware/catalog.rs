@@ -1,17 +1,16 @@
 //! Parses the whole of `hardware-configs` and checks that its files agree with each other. Who calls it reads the files.
 
 use super::{Board, LinkKind, Machine, Node, NodeLink, Sensor};
+use crate::dsp::decimate::is_factor;
 use crate::id::is_name;
-use crate::wire::{BLOCK_SAMPLES_MAX, STREAMS_MAX, block_len_max, frame};
+use crate::link;
+use crate::wire::{BLOCK_SAMPLES_MAX, STREAMS_MAX};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 use toml::de::DeTable;
-
-/// Share of a link that raw data may use.
-const LINK_SHARE_MAX: f64 = 0.8;
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +56,10 @@ impl Catalog {
             let stem = parts.next().and_then(|file| file.strip_suffix(".toml")).unwrap_or_default();
             let folder = parts.next();
             let added = match folder {
-                Some("boards") => add(&mut catalog.boards, stem, &text, |board| &board.name),
+                Some("boards") => add(&mut catalog.boards, stem, &text, |board| &board.name).and_then(|()| {
+                    budget_fault(&catalog.boards, stem)
+                        .map_or(Ok(()), |fault| Err((line_of(&text, None, "budget"), fault)))
+                }),
                 Some("sensors") => add(&mut catalog.sensors, stem, &text, |sensor| &sensor.name),
                 Some("machines") => add(&mut catalog.machines, stem, &text, |machine| &machine.name),
                 Some("nodes") => {
@@ -139,11 +141,13 @@ impl Catalog {
                 );
                 fault("full_scale_g", reason);
             }
+            if place.decimation != 0 && !is_factor(place.decimation.into()) {
+                let reason =
+                    format!("decimation is {}; 2 to 256 with prime factors up to 13", place.decimation);
+                fault("decimation", reason);
+            }
             if block_fits {
-                let encoding = place.encoding.wire(sensor.bits);
-                let len = block_len_max(sensor.axes.len(), place.block_samples.into(), encoding);
-                let bits = frame::len_max(len) as f64 * 10.0;
-                bits_per_s += bits * sensor.rate_hz / f64::from(place.block_samples);
+                bits_per_s += place.load(sensor).bits_per_s();
             }
         }
         if let Some(board) = board {
@@ -190,13 +194,28 @@ fn link_fault(node: &Node, board: &Board, bits_per_s: f64) -> Option<String> {
         return Some(format!("board {} does at most {} baud", board.name, link.bits_per_s_max));
     }
     let capacity = wanted.unwrap_or(link.bits_per_s_max) as f64;
-    (bits_per_s > capacity * LINK_SHARE_MAX).then(|| {
+    (!link::fits(bits_per_s, capacity)).then(|| {
         format!(
-            "raw data needs {:.0} kbit/s of a link of {:.0}: more than 80 %; fewer sensors or a faster link",
+            "raw data needs {:.0} kbit/s of a link of {:.0}: more than 80 %; fewer sensors, a faster link, or step = \"decimated\" \
+             or \"features\" for a sensor",
             bits_per_s / 1e3,
             capacity / 1e3
         )
     })
+}
+
+/// A budget that the part cannot give.
+fn budget_fault(boards: &BTreeMap<String, Board>, name: &str) -> Option<String> {
+    let board = boards.get(name)?;
+    let (budget, processor) = (board.budget?, &board.processor);
+    let ram_bytes = budget.ram_bytes.saturating_add(budget.stack_bytes);
+    let of = |what: &str, wanted: u64, there: Option<u64>| {
+        let there = there?;
+        (wanted > there)
+            .then(|| format!("budget of {wanted} bytes of {what}; {} has {there}", processor.part))
+    };
+    of("flash", budget.flash_bytes, processor.flash_bytes)
+        .or_else(|| of("RAM and stack", ram_bytes, processor.ram_bytes))
 }
 
 fn known<T>(entries: &BTreeMap<String, T>) -> String {
@@ -296,6 +315,21 @@ mod tests {
                 && text.contains("x/notes/a.toml:1: is in none"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_budget_that_the_part_cannot_give_is_refused() {
+        for (key, wanted) in [("flash_bytes", "bytes of flash"), ("stack_bytes", "bytes of RAM and stack")] {
+            let mut files = ours();
+            let (_, text) =
+                files.iter_mut().find(|(path, _)| path.ends_with("boards/qemu-mps2.toml")).unwrap();
+            let (head, budget) = text.split_once("[budget]").unwrap();
+            let line = budget.lines().find(|line| line.starts_with(key)).unwrap();
+            let head = head.to_string();
+            *text = format!("{head}[budget]{}", budget.replace(line, &format!("{key} = 5_000_000")));
+            let errors = Catalog::parse(files).unwrap_err();
+            assert!(errors[0].reason.contains(wanted) && errors[0].line > 5, "{errors:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod catalog;
 
 pub use catalog::{Catalog, HardwareError};
 
+use crate::link::Load;
+use crate::settings::{Codec, DECIMATION_DEFAULT, Step, TriggerSettings};
 use serde::Deserialize;
 use std::string::String;
 use std::vec::Vec;
@@ -26,6 +28,21 @@ pub struct Board {
     /// Sensor connectors: which pins go where.
     #[serde(default)]
     pub port: Vec<Port>,
+    /// What its firmware may use; absent on the host.
+    #[serde(default)]
+    pub budget: Option<Budget>,
+}
+
+/// What a board's firmware may use. Our own limits, enforced when it is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Flash: code, constants and the initial values of variables, bytes.
+    pub flash_bytes: u64,
+    /// RAM: static variables, the ring and all buffers included, the stack not; bytes.
+    pub ram_bytes: u64,
+    /// RAM that must be left for the stack, bytes.
+    pub stack_bytes: u64,
 }
 
 /// A board's processor.
@@ -270,8 +287,20 @@ pub struct Node {
 pub enum NodeLink {
     /// MQTT over Ethernet.
     Ethernet {
-        /// `ADDRESS:PORT` of the broker or the gateway's listener.
+        /// `ADDRESS:PORT` of the broker or the gateway's listener; the address in numbers.
         broker: String,
+        /// The node's own address and prefix, such as `192.168.1.20/24`; absent: DHCP.
+        #[serde(default)]
+        address: Option<String>,
+        /// Router for a broker or time server outside the own network; only with `address`.
+        #[serde(default)]
+        router: Option<String>,
+        /// Address of an SNTP server, in numbers; absent: the node asks the gateway for the time.
+        #[serde(default)]
+        sntp: Option<String>,
+        /// TLS to the broker; needs firmware with its feature `tls`.
+        #[serde(default)]
+        tls: bool,
     },
     /// A serial line.
     Serial {
@@ -298,33 +327,35 @@ pub struct NodeSensor {
     pub block_samples: u16,
     /// Encoding of blocks.
     #[serde(default)]
-    pub encoding: SampleEncoding,
+    pub encoding: Codec,
+    /// How it reports until the gateway says otherwise.
+    #[serde(default)]
+    pub step: Step,
+    /// Whether it may go down a step by itself when the link falls behind.
+    #[serde(default)]
+    pub may_degrade: bool,
+    /// Samples of the sensor per sample sent in step `decimated`; 0: 8.
+    #[serde(default)]
+    pub decimation: u16,
+    /// Bursts in step `features`.
+    #[serde(default)]
+    pub trigger: TriggerSettings,
     /// Where and how it is mounted, in words.
     #[serde(default)]
     pub mounting: String,
 }
 
-/// Encoding of blocks; the width follows the sensor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SampleEncoding {
-    /// Little-endian integers.
-    #[default]
-    Raw,
-    /// Lossless Rice codes.
-    Rice,
-}
-
-impl SampleEncoding {
-    /// The wire's encoding for samples of this many bits.
+impl NodeSensor {
+    /// What it sends, for the link's budget.
     #[must_use]
-    pub const fn wire(self, bits: u8) -> crate::wire::Encoding {
-        use crate::wire::Encoding;
-        match (self, bits > 16) {
-            (Self::Raw, false) => Encoding::Raw16,
-            (Self::Raw, true) => Encoding::Raw24,
-            (Self::Rice, false) => Encoding::Rice16,
-            (Self::Rice, true) => Encoding::Rice24,
+    pub fn load(&self, sensor: &Sensor) -> Load {
+        Load {
+            step: self.step,
+            axes: sensor.axes.len(),
+            block_samples: self.block_samples,
+            encoding: self.encoding.encoding(sensor.bits),
+            rate_hz: sensor.rate_hz,
+            decimation: if self.decimation == 0 { DECIMATION_DEFAULT } else { self.decimation },
         }
     }
 }

@@ -86,6 +86,16 @@ pub struct BlockHeader<'a> {
     pub flags: u16,
     /// How the samples are encoded.
     pub encoding: Encoding,
+    /// Samples of the sensor per sample of the block, 1 to 256: above 1 the node has low-passed and thinned them, sample `i` is
+    /// centred on the sensor's sample `first_sample + i * decimation`, and rates are still the sensor's. Not part of a version 1
+    /// header; a block of version 2 has it in front.
+    #[serde(skip, default = "undecimated")]
+    pub decimation: u16,
+}
+
+/// Every sample of the sensor is in the block.
+pub(super) const fn undecimated() -> u16 {
+    1
 }
 
 /// A block as it came: header and still encoded samples.
@@ -102,6 +112,12 @@ impl BlockHeader<'_> {
     #[must_use]
     pub const fn len(&self) -> usize {
         self.axes as usize * self.samples as usize
+    }
+
+    /// Samples per channel of the sensor that the block stands for: from `first_sample` on, this many.
+    #[must_use]
+    pub const fn covered(&self) -> u64 {
+        self.samples as u64 * self.decimation as u64
     }
 
     /// Whether the block holds no samples; a decoded block never does.

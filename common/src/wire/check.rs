@@ -2,19 +2,24 @@
 
 use super::messages::{BurstHeader, Request, TEXT_LEN_MAX};
 use super::{
-    AXES_MAX, Ack, Answer, BLOCK_SAMPLES_MAX, Birth, BlockHeader, Command, Encoding, Features, Offline,
-    SAMPLE_INDEX_MAX, STREAMS_MAX, Status, StreamInfo, TimePair, block::flags,
+    AXES_MAX, Ack, Answer, BLOCK_SAMPLES_MAX, Birth, BlockHeader, Command, Encoding, Features, InForce,
+    Offline, SAMPLE_INDEX_MAX, STREAMS_MAX, Set, Status, StreamInfo, TimeAsk, TimePair, TimeTell, VERSION_2,
+    block::flags,
 };
+use crate::dsp::decimate::FACTOR_MAX;
 use crate::id::{NAME_LEN_MAX, StreamId, is_name};
 
 /// A message or header whose fields have ranges.
 pub(super) trait Checked {
+    /// Version in which such a message is written.
+    const VERSION: u8 = super::VERSION;
+
     /// Name of the first field outside its range, if any.
     fn field_out_of_range(&self) -> Option<&'static str>;
 }
 
 /// The first rule that does not hold names its field.
-fn first_broken(rules: &[(bool, &'static str)]) -> Option<&'static str> {
+pub(crate) fn first_broken(rules: &[(bool, &'static str)]) -> Option<&'static str> {
     rules.iter().find(|(holds, _)| !holds).map(|(_, field)| *field)
 }
 
@@ -31,7 +36,7 @@ fn are_bits(bits: u8, encoding: Encoding) -> bool {
 }
 
 /// Whether no stream is named twice and every one is in range.
-fn are_streams(streams: impl Iterator<Item = StreamId>) -> bool {
+pub(crate) fn are_streams(streams: impl Iterator<Item = StreamId>) -> bool {
     let mut seen = 0_u32;
     for stream in streams {
         if !is_stream(stream) || seen & (1 << stream.0) != 0 {
@@ -55,6 +60,7 @@ impl Checked for BlockHeader<'_> {
             ((1..=AXES_MAX).contains(&usize::from(self.axes)), "axes"),
             ((1..=BLOCK_SAMPLES_MAX).contains(&usize::from(self.samples)), "samples"),
             (self.flags & !flags::ALL == 0, "flags"),
+            ((1..=FACTOR_MAX).contains(&u32::from(self.decimation)), "decimation"),
         ])
     }
 }
@@ -64,6 +70,8 @@ impl Checked for BurstHeader<'_> {
         first_broken(&[
             (self.trigger.sample <= SAMPLE_INDEX_MAX, "trigger.sample"),
             (self.trigger.level.is_finite() && self.trigger.level >= 0.0, "trigger.level"),
+            // A burst shows what a trigger saw: every sample.
+            (self.block.decimation == 1, "decimation"),
         ])
         .or_else(|| self.block.field_out_of_range())
     }
@@ -136,6 +144,38 @@ impl Checked for Status<'_> {
 impl Checked for TimePair<'_> {
     fn field_out_of_range(&self) -> Option<&'static str> {
         first_broken(&[(is_name(self.node), "node"), (self.tick_hz > 0, "tick_hz")])
+    }
+}
+
+impl Checked for Set<'_> {
+    const VERSION: u8 = VERSION_2;
+
+    fn field_out_of_range(&self) -> Option<&'static str> {
+        first_broken(&[(is_name(self.node), "node")]).or_else(|| self.settings.field_out_of_range())
+    }
+}
+
+impl Checked for InForce<'_> {
+    const VERSION: u8 = VERSION_2;
+
+    fn field_out_of_range(&self) -> Option<&'static str> {
+        first_broken(&[(is_name(self.node), "node")]).or_else(|| self.settings.field_out_of_range())
+    }
+}
+
+impl Checked for TimeAsk<'_> {
+    const VERSION: u8 = VERSION_2;
+
+    fn field_out_of_range(&self) -> Option<&'static str> {
+        first_broken(&[(is_name(self.node), "node")])
+    }
+}
+
+impl Checked for TimeTell<'_> {
+    const VERSION: u8 = VERSION_2;
+
+    fn field_out_of_range(&self) -> Option<&'static str> {
+        first_broken(&[(is_name(self.node), "node"), (self.received_ns <= self.sent_ns, "sent_ns")])
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::check::Checked;
 use super::messages::BurstHeader;
+use super::two::{BirthOfTwo, StatusOfTwo, Thinned};
 use super::{
-    Block, Burst, DecodeError, Encoding, Kind, MESSAGE_LEN_MAX, Message, VERSION, crc32c, raw, rice,
+    Birth, Block, BlockHeader, Burst, DecodeError, Encoding, Kind, MESSAGE_LEN_MAX, Message, Status, VERSION,
+    VERSION_2, crc32c, raw, rice,
 };
 use serde::Deserialize;
 
@@ -22,8 +24,21 @@ impl Kind {
             8 => Self::Command,
             9 => Self::Answer,
             10 => Self::Offline,
+            11 => Self::Set,
+            12 => Self::InForce,
+            13 => Self::TimeAsk,
+            14 => Self::TimeTell,
             _ => return None,
         })
+    }
+
+    /// Whether messages of this kind exist in this version.
+    const fn is_in(self, version: u8) -> bool {
+        match self {
+            Self::Block | Self::Birth | Self::Status => version == VERSION || version == VERSION_2,
+            Self::Set | Self::InForce | Self::TimeAsk | Self::TimeTell => version == VERSION_2,
+            _ => version == VERSION,
+        }
     }
 }
 
@@ -43,17 +58,27 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
     let Some((body, &checksum)) = rest.split_last_chunk::<4>() else {
         return Err(DecodeError::TooShort { len });
     };
-    if version != VERSION {
+    if version != VERSION && version != VERSION_2 {
         return Err(DecodeError::UnknownVersion { version });
     }
-    let kind = Kind::from_byte(kind).ok_or(DecodeError::UnknownKind { kind })?;
+    let known = Kind::from_byte(kind).filter(|known| version != VERSION || known.is_in(version));
+    let kind = known.ok_or(DecodeError::UnknownKind { kind })?;
+    if !kind.is_in(version) {
+        return Err(DecodeError::UnknownVersion { version });
+    }
     let (found, computed) = (u32::from_le_bytes(checksum), crc32c(&bytes[..len - 4]));
     if found != computed {
         return Err(DecodeError::Checksum { found, computed });
     }
+    let extended = version == VERSION_2;
     Ok(match kind {
         Kind::Block => {
-            let (header, samples) = header(kind, body)?;
+            let (header, samples) = if extended {
+                let (Thinned { decimation, block }, samples) = header(kind, body)?;
+                (BlockHeader { decimation, ..block }, samples)
+            } else {
+                header(kind, body)?
+            };
             let block = Block { header, samples };
             block.check_len()?;
             Message::Block(block)
@@ -64,14 +89,26 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
             block.check_len()?;
             Message::Burst(Burst { trigger, block })
         }
+        Kind::Birth if extended => {
+            let BirthOfTwo { birth, lifetime } = whole(kind, body)?;
+            Message::Birth(Birth { lifetime: Some(lifetime), ..birth })
+        }
         Kind::Birth => Message::Birth(whole(kind, body)?),
         Kind::Features => Message::Features(whole(kind, body)?),
+        Kind::Status if extended => {
+            let StatusOfTwo { status, more } = whole(kind, body)?;
+            Message::Status(Status { more: Some(more), ..status })
+        }
         Kind::Status => Message::Status(whole(kind, body)?),
         Kind::TimePair => Message::TimePair(whole(kind, body)?),
         Kind::Ack => Message::Ack(whole(kind, body)?),
         Kind::Command => Message::Command(whole(kind, body)?),
         Kind::Answer => Message::Answer(whole(kind, body)?),
         Kind::Offline => Message::Offline(whole(kind, body)?),
+        Kind::Set => Message::Set(whole(kind, body)?),
+        Kind::InForce => Message::InForce(whole(kind, body)?),
+        Kind::TimeAsk => Message::TimeAsk(whole(kind, body)?),
+        Kind::TimeTell => Message::TimeTell(whole(kind, body)?),
     })
 }
 

@@ -2,9 +2,10 @@
 
 use super::check::Checked;
 use super::messages::{BurstHeader, Trigger};
+use super::two::{BirthOfTwo, StatusOfTwo, Thinned};
 use super::{
-    Ack, Answer, Birth, Block, BlockHeader, Burst, Command, EncodeError, Encoding, Features, Kind,
-    MESSAGE_LEN_MAX, Message, Offline, Status, TimePair, VERSION, crc32c, raw, rice,
+    Ack, Answer, Birth, Block, BlockHeader, Burst, Command, EncodeError, Encoding, Features, InForce, Kind,
+    MESSAGE_LEN_MAX, Message, Offline, Set, Status, TimeAsk, TimePair, TimeTell, crc32c, raw, rice,
 };
 use serde::Serialize;
 
@@ -55,7 +56,11 @@ pub fn encode_block(
     samples: Samples<'_>,
     out: &mut [u8],
 ) -> Result<usize, EncodeError> {
-    with_samples(Kind::Block, header, header, samples, out)
+    if header.decimation == 1 {
+        with_samples(Kind::Block, header, header, samples, out)
+    } else {
+        with_samples(Kind::Block, &Thinned::from(*header), header, samples, out)
+    }
 }
 
 /// Writes a burst and returns its length; else like [`encode_block`].
@@ -72,7 +77,7 @@ pub fn encode_burst(
 }
 
 /// Largest header of a block in bytes: every field at its longest.
-const BLOCK_HEADER_LEN_MAX: usize = 33 + 10 + 1 + 5 + 10 + 10 + 3 * 5 + 4 + 1 + 1 + 3 + 3 + 1;
+const BLOCK_HEADER_LEN_MAX: usize = 3 + 33 + 10 + 1 + 5 + 10 + 10 + 3 * 5 + 4 + 1 + 1 + 3 + 3 + 1;
 
 /// Largest block of `axes` channels of `samples` samples in bytes, whatever its content. Rice never exceeds raw.
 /// A burst needs [`TRIGGER_LEN_MAX`] more.
@@ -120,7 +125,7 @@ fn begin<H: Checked + Serialize>(kind: Kind, header: &H, out: &mut [u8]) -> Resu
     }
     let too_small = EncodeError::BufferTooSmall { capacity: out.len() };
     let [version, kind_byte, rest @ ..] = out else { return Err(too_small) };
-    (*version, *kind_byte) = (VERSION, kind as u8);
+    (*version, *kind_byte) = (H::VERSION, kind as u8);
     let written = postcard::to_slice(header, rest).map_err(|_| too_small)?;
     Ok(2 + written.len())
 }
@@ -172,7 +177,11 @@ impl Block<'_> {
     /// As [`encode_block`].
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, EncodeError> {
         self.check_len().map_err(|_| EncodeError::Field { field: "samples" })?;
-        copied(Kind::Block, &self.header, self.samples, out)
+        if self.header.decimation == 1 {
+            copied(Kind::Block, &self.header, self.samples, out)
+        } else {
+            copied(Kind::Block, &Thinned::from(self.header), self.samples, out)
+        }
     }
 }
 
@@ -202,7 +211,33 @@ macro_rules! encode_whole {
     )*};
 }
 
-encode_whole!(Birth, Features, Status, TimePair, Ack, Command, Answer, Offline);
+encode_whole!(Features, TimePair, Ack, Command, Answer, Offline, Set, InForce, TimeAsk, TimeTell);
+
+impl Birth<'_> {
+    /// Writes the whole message into `out` and returns its length.
+    ///
+    /// # Errors
+    /// [`EncodeError::Field`] when a field is out of range, [`EncodeError::BufferTooSmall`] when `out` is.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, EncodeError> {
+        match self.lifetime {
+            None => whole(Kind::Birth, self, out),
+            Some(lifetime) => whole(Kind::Birth, &BirthOfTwo { birth: self.clone(), lifetime }, out),
+        }
+    }
+}
+
+impl Status<'_> {
+    /// Writes the whole message into `out` and returns its length.
+    ///
+    /// # Errors
+    /// [`EncodeError::Field`] when a field is out of range, [`EncodeError::BufferTooSmall`] when `out` is.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, EncodeError> {
+        match &self.more {
+            None => whole(Kind::Status, self, out),
+            Some(more) => whole(Kind::Status, &StatusOfTwo { status: self.clone(), more: more.clone() }, out),
+        }
+    }
+}
 
 impl Message<'_> {
     /// Writes the whole message into `out` and returns its length.
@@ -221,6 +256,10 @@ impl Message<'_> {
             Self::Command(message) => message.encode(out),
             Self::Answer(message) => message.encode(out),
             Self::Offline(message) => message.encode(out),
+            Self::Set(message) => message.encode(out),
+            Self::InForce(message) => message.encode(out),
+            Self::TimeAsk(message) => message.encode(out),
+            Self::TimeTell(message) => message.encode(out),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{AXES_MAX, BlockHeader, Encoding, STREAMS_MAX};
 use crate::id::{BootId, Seq, StreamId};
+use crate::settings::{Settings, Step};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,30 @@ pub struct Birth<'a> {
     pub ring_capacity: u16,
     /// The sensors.
     pub streams: Vec<StreamInfo<'a>, STREAMS_MAX>,
+    /// What the node has counted over its resets; absent in version 1.
+    #[serde(skip)]
+    pub lifetime: Option<Lifetime>,
+}
+
+/// Counters that a node keeps over resets, in memory that a reset does not clear. A loss of power clears them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetime {
+    /// Starts since power came on, this one included.
+    pub boots: u32,
+    /// Resets by the watchdog.
+    pub watchdog_resets: u32,
+    /// Resets after a panic or fault.
+    pub panics: u32,
+    /// Resets because the supply fell too low.
+    pub brown_outs: u32,
+    /// Resets that the firmware asked for.
+    pub software_resets: u32,
+    /// Tasks that had not checked in when the watchdog last bit, one bit each; 0 if it never did.
+    pub hung_tasks: u32,
+    /// Blocks that the run before dropped from its full ring.
+    pub dropped_before: u32,
+    /// Blocks that the run before had sealed and the gateway had not acknowledged: lost with its memory.
+    pub unacknowledged_before: u32,
 }
 
 /// One channel's features over one window, computed on the node.
@@ -205,6 +230,35 @@ pub struct Status<'a> {
     pub connects: u32,
     /// One entry a sensor.
     pub streams: Vec<StreamStatus, STREAMS_MAX>,
+    /// More counters; absent in version 1.
+    #[serde(skip)]
+    pub more: Option<MoreStatus>,
+}
+
+/// What version 2 adds to a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoreStatus {
+    /// Answers dropped because the queue of answers was full.
+    pub answers_dropped: u32,
+    /// Messages of the gateway dropped because they were too long or not readable.
+    pub inbox_dropped: u32,
+    /// Received bytes lost on the serial line (overruns and framing errors); 0 where there is none.
+    pub line_errors: u32,
+    /// One entry a sensor, in the order of `streams`.
+    pub steps: Vec<StepStatus, STREAMS_MAX>,
+}
+
+/// How a stream reports, and what it withheld for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepStatus {
+    /// The step that it is in now.
+    pub step: Step,
+    /// Samples per channel since boot that it took and did not send as such: thinned out by decimation or stood for by features.
+    pub withheld: u64,
+    /// Bursts released since boot.
+    pub bursts: u32,
+    /// Bursts that a trigger asked for while another was under way or its rest had not passed.
+    pub bursts_missed: u32,
 }
 
 /// Where a node's UTC came from.
@@ -310,4 +364,58 @@ pub struct Offline<'a> {
     pub node: &'a str,
     /// Which run.
     pub boot: BootId,
+}
+
+/// The gateway gives a node its run-time settings, all of them. The node's [`Answer`] says whether they are in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Set<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// Chosen by the gateway; the answer repeats it.
+    pub id: u32,
+    /// The settings.
+    pub settings: Settings,
+}
+
+/// The run-time settings in force; sent after each birth and each change. Also what a node keeps in its flash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InForce<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// This run.
+    pub boot: BootId,
+    /// The settings.
+    pub settings: Settings,
+}
+
+/// A node without a clock of its own asks for the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeAsk<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// This run.
+    pub boot: BootId,
+    /// Chosen by the node; the answer repeats it.
+    pub id: u32,
+    /// The node's tick counter when it asked.
+    pub tick: u64,
+}
+
+/// The gateway's answer to [`TimeAsk`]: with the tick at which it comes in, the four time stamps of an NTP exchange (RFC 5905).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeTell<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// Repeats the question's.
+    pub boot: BootId,
+    /// Repeats the question's.
+    pub id: u32,
+    /// Repeats the question's.
+    pub tick: u64,
+    /// When the question came in, UTC in ns since 1970.
+    pub received_ns: i64,
+    /// When this answer went out, UTC in ns since 1970.
+    pub sent_ns: i64,
+    /// Bound of the error of the gateway's own clock, ns.
+    pub error_ns: u32,
 }

@@ -1,4 +1,7 @@
-//! Spindle's wire format, version 1; `WIRE.md` beside this crate describes it byte by byte.
+//! Spindle's wire format, versions 1 and 2; `WIRE.md` beside this crate describes it byte by byte.
+//!
+//! Version 2 adds kinds, and fields to three of version 1's. A message is written in the lowest version that can say it, so
+//! what version 1 could say has the same bytes as ever.
 //!
 //! Every message is `version (1 byte) | kind (1 byte) | header (postcard) | samples (blocks and bursts only) |
 //! CRC-32C of all before it (4 bytes, little-endian)`. On a serial line a message is framed with COBS and ends in a zero
@@ -7,7 +10,7 @@
 //! Encoding needs no allocation; decoding borrows from the received bytes.
 
 pub mod block;
-mod check;
+pub(crate) mod check;
 mod crc;
 mod decode;
 mod encode;
@@ -15,18 +18,22 @@ pub mod frame;
 pub mod messages;
 mod raw;
 mod rice;
+mod two;
 
 pub use block::{Block, BlockHeader, Encoding};
 pub use crc::crc32c;
 pub use decode::decode;
 pub use encode::{Samples, TRIGGER_LEN_MAX, block_len_max, encode_block, encode_burst};
 pub use messages::{
-    Ack, Answer, AxisFeatures, Birth, Burst, Command, Features, Offline, Status, StreamInfo, StreamStatus,
-    TimePair,
+    Ack, Answer, AxisFeatures, Birth, Burst, Command, Features, InForce, Lifetime, MoreStatus, Offline, Set,
+    Status, StepStatus, StreamInfo, StreamStatus, TimeAsk, TimePair, TimeTell,
 };
 
-/// The version this crate writes, and the only one that it reads.
+/// The version in which every message is written that it can say.
 pub const VERSION: u8 = 1;
+
+/// The version of what [`VERSION`] cannot say, and the newest that this crate reads.
+pub const VERSION_2: u8 = 2;
 
 /// Largest encoded message in bytes, COBS framing not counted.
 pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
@@ -67,14 +74,18 @@ pub enum Kind {
     Answer = 9,
     /// The node's last will.
     Offline = 10,
+    /// The gateway gives a node its run-time settings. From version 2 on, as all that follow.
+    Set = 11,
+    /// The run-time settings in force on a node.
+    InForce = 12,
+    /// A node asks for the time.
+    TimeAsk = 13,
+    /// The gateway tells it.
+    TimeTell = 14,
 }
 
 /// Any message, decoded; strings and samples borrow from the bytes it came in.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is no allocator to box with, and a message lives on the stack briefly"
-)]
 pub enum Message<'a> {
     /// See [`Kind::Block`].
     Block(Block<'a>),
@@ -96,6 +107,14 @@ pub enum Message<'a> {
     Answer(Answer<'a>),
     /// See [`Kind::Offline`].
     Offline(Offline<'a>),
+    /// See [`Kind::Set`].
+    Set(Set<'a>),
+    /// See [`Kind::InForce`].
+    InForce(InForce<'a>),
+    /// See [`Kind::TimeAsk`].
+    TimeAsk(TimeAsk<'a>),
+    /// See [`Kind::TimeTell`].
+    TimeTell(TimeTell<'a>),
 }
 
 /// Why bytes are not a message.
@@ -113,14 +132,16 @@ pub enum DecodeError {
         /// Bytes received.
         len: usize,
     },
-    /// The version byte is not [`VERSION`].
-    #[error("wire version {version} is unknown; this side reads version {VERSION}")]
+    /// The version byte is none that this kind of message has.
+    #[error(
+        "wire version {version} is unknown for this kind; this side reads version {VERSION}, and {VERSION_2} of the kinds that it adds or extends"
+    )]
     UnknownVersion {
         /// The version byte.
         version: u8,
     },
     /// The kind byte names no [`Kind`].
-    #[error("message kind {kind} is unknown in wire version {VERSION}")]
+    #[error("message kind {kind} is unknown")]
     UnknownKind {
         /// The kind byte.
         kind: u8,

@@ -160,6 +160,7 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
             boot: boot_id(random, boot.lifetime.boots.into()),
             reset_cause: boot.cause.0,
             last_panic: &boot.last_panic,
+            lifetime: Some(boot.lifetime),
             streams: config.streams(),
         };
         // At most STREAMS_MAX + 1, far below 32.
@@ -172,7 +173,7 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
     #[must_use]
     pub const fn broker(&self) -> Option<&'static str> {
         match self.config.link {
-            LinkConfig::Ethernet { broker } => Some(broker),
+            LinkConfig::Ethernet { broker, .. } => Some(broker),
             LinkConfig::Serial { .. } => None,
         }
     }

@@ -46,11 +46,13 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
     /// Keeps this run's totals over a reset.
     pub(super) fn note_totals(&self) {
         let (uplink, _) = self.node.uplink_counters();
+        let held = self.node.held();
         let mut totals = Totals {
             uptime_s: u32::try_from(Instant::now().as_secs()).unwrap_or(u32::MAX),
             dropped: self.node.dropped(),
             resent: uplink.resent,
             connects: uplink.connects,
+            unacknowledged: held.next.since(held.oldest),
             ..Totals::default()
         };
         for index in 0..self.node.facts.streams.len() {

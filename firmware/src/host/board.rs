@@ -286,6 +286,7 @@ async fn run_once(spec: &VirtualBoard, boot: BootId, taps: &[Arc<Tap>], shared: 
         boot,
         reset_cause: ResetCause::PowerOn,
         last_panic: "",
+        lifetime: None,
         streams,
     };
     let node: HostNode<'_> = Node::new(facts, std::vec![0; spec.ring_bytes].into_boxed_slice());

@@ -1,9 +1,9 @@
-//! TCP over a board's own stack (embassy-net): dials the broker by address or name, once the stack has an address itself.
+//! TCP over a board's own stack (embassy-net): dials the broker once the stack has an address itself.
 
 use super::Dial;
-use embassy_net::dns::DnsQueryType;
-use embassy_net::tcp::{Error as IoError, TcpSocket};
-use embassy_net::{Stack, tcp::ConnectError};
+use core::net::{Ipv4Addr, SocketAddrV4};
+use embassy_net::tcp::{ConnectError, Error as IoError, TcpSocket};
+use embassy_net::{Config, DhcpConfig, Ipv4Cidr, Stack, StaticConfigV4};
 use embassy_time::Duration;
 use embedded_io_async::{ErrorType, Read, Write};
 
@@ -17,12 +17,9 @@ pub const RX_LEN: usize = 4096;
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
-    /// Not `ADDRESS:PORT` or `NAME:PORT`.
+    /// Not an IPv4 address and a port.
     #[error("broker is not ADDRESS:PORT")]
     Address,
-    /// The name has no address.
-    #[error("broker's name has no address")]
-    Name,
     /// Nobody answers there.
     #[error("no TCP connection: {0:?}")]
     Connect(ConnectError),
@@ -57,7 +54,7 @@ impl<const TX: usize> Default for TcpBuffers<TX> {
 }
 
 impl<'b, const TX: usize> TcpDial<'b, TX> {
-    /// Dials `peer`: `ADDRESS:PORT` or `NAME:PORT`.
+    /// Dials `peer`: `ADDRESS:PORT`, the address in numbers.
     pub const fn new(stack: Stack<'static>, peer: &'b str, buffers: &'b mut TcpBuffers<TX>) -> Self {
         Self { stack, peer, buffers }
     }
@@ -72,15 +69,13 @@ impl<const TX: usize> Dial for TcpDial<'_, TX> {
 
     /// Waits for the stack's own address as well; the caller sets the limit.
     async fn dial(&mut self) -> Result<TcpIo<'_>, DialError> {
-        let (host, port) = host_port(self.peer).ok_or(DialError::Address)?;
+        let peer: SocketAddrV4 = self.peer.parse().map_err(|_| DialError::Address)?;
         self.stack.wait_config_up().await;
-        let addresses = self.stack.dns_query(host, DnsQueryType::A).await.map_err(|_| DialError::Name)?;
-        let address = *addresses.first().ok_or(DialError::Name)?;
         let mut socket = TcpSocket::new(self.stack, &mut self.buffers.rx, &mut self.buffers.tx);
         socket.set_timeout(Some(TIMEOUT));
         // Acks of blocks and pings are short; they must not wait for company.
         socket.set_nagle_enabled(false);
-        socket.connect((address, port)).await.map_err(DialError::Connect)?;
+        socket.connect(peer).await.map_err(DialError::Connect)?;
         Ok(TcpIo { socket })
     }
 }
@@ -111,23 +106,31 @@ impl Write for TcpIo<'_> {
     }
 }
 
-/// Splits `HOST:PORT`.
-fn host_port(peer: &str) -> Option<(&str, u16)> {
-    let (host, port) = peer.rsplit_once(':')?;
-    let port = port.parse().ok().filter(|&port| port != 0)?;
-    (!host.is_empty()).then_some((host, port))
+/// The stack's own address: `address` with its prefix (`192.168.1.20/24`) and a router, or DHCP without them. `None` when one of
+/// them is not written so.
+#[must_use]
+pub fn stack_config(address: Option<&str>, router: Option<&str>) -> Option<Config> {
+    let Some(address) = address else { return Some(Config::dhcpv4(DhcpConfig::default())) };
+    let (host, prefix) = address.split_once('/')?;
+    let host: Ipv4Addr = host.parse().ok()?;
+    let prefix = prefix.parse().ok().filter(|&prefix| prefix <= 32)?;
+    let gateway = router.map(str::parse).transpose().ok()?;
+    let address = Ipv4Cidr::new(host, prefix);
+    Some(Config::ipv4_static(StaticConfigV4 { address, gateway, dns_servers: heapless::Vec::new() }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::host_port;
+    use super::stack_config;
 
     #[test]
-    fn a_peer_is_a_host_and_a_port() {
-        assert_eq!(host_port("10.0.2.2:1883"), Some(("10.0.2.2", 1883)));
-        assert_eq!(host_port("broker.plant:8883"), Some(("broker.plant", 8883)));
-        for wrong in ["10.0.2.2", ":1883", "broker:", "broker:0", "broker:65536", "broker:x"] {
-            assert_eq!(host_port(wrong), None, "{wrong}");
+    fn an_own_address_has_a_prefix_and_what_is_not_one_is_refused() {
+        assert!(stack_config(None, None).is_some());
+        assert!(stack_config(Some("192.168.1.20/24"), Some("192.168.1.1")).is_some());
+        for (address, router) in
+            [("192.168.1.20", None), ("192.168.1.20/33", None), ("10.0.0.1/8", Some("router"))]
+        {
+            assert!(stack_config(Some(address), router).is_none(), "{address} {router:?}");
         }
     }
 }

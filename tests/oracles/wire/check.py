@@ -1,4 +1,4 @@
-"""Checks the golden messages of common/golden/v1 both ways with a second implementation, written from common/WIRE.md.
+"""Checks the golden messages of common/golden both ways with a second implementation, written from common/WIRE.md.
 
 For every message: its bytes decode to its JSON, and its JSON encodes to its bytes. For every frame: both ways too. All
 bytes that must be refused are; so is every golden message with any one bit flipped or cut at any length. Prints a line
@@ -12,7 +12,7 @@ import sys
 
 import spindle_wire as wire
 
-GOLDEN = pathlib.Path(__file__).resolve().parents[3] / "common" / "golden" / "v1"
+GOLDEN = pathlib.Path(__file__).resolve().parents[3] / "common" / "golden"
 
 
 def as_f32(value):
@@ -67,12 +67,12 @@ def check_refused(case):
 def checks():
     yield "CRC-32C", lambda: expect(wire.crc32c(b"123456789") == 0xE3069283, "check value differs")
     listed = {"refused.json", "frames.json"}
-    for path in sorted(GOLDEN.glob("*.json")):
+    for path in sorted(GOLDEN.glob("v*/*.json")):
         if path.name not in listed:
             yield path.stem, lambda path=path: check_message(path)
-    for case in json.loads((GOLDEN / "frames.json").read_text()):
+    for case in json.loads((GOLDEN / "v1" / "frames.json").read_text()):
         yield f"frame of {len(case['message']) // 2} bytes", lambda case=case: check_frame(case)
-    for case in json.loads((GOLDEN / "refused.json").read_text()):
+    for case in json.loads((GOLDEN / "v1" / "refused.json").read_text()):
         yield f"refused: {case['why']}", lambda case=case: check_refused(case)
 
 

@@ -8,7 +8,6 @@ import struct
 
 from rice import rice_read, rice_write
 
-VERSION = 1
 MESSAGE_LEN_MAX = 65536
 COUNT_MAX = 2**62
 FLAGS_ALL = 31
@@ -97,6 +96,17 @@ class Checked:
 class U8(Checked):
     def get(self, reader):
         return reader.take(1)[0]
+
+    def put(self, value):
+        return bytes([value])
+
+
+class Bool(Checked):
+    def get(self, reader):
+        byte = reader.take(1)[0]
+        if byte > 1:
+            raise Refused("neither true nor false")
+        return byte == 1
 
     def put(self, value):
         return bytes([value])
@@ -243,6 +253,26 @@ TRIGGER = Record(
     kind=Enum("Level", "Command", "Periodic"), sample=COUNT, level=F32(lambda value: value >= 0)
 )
 
+LIFETIME = Record(
+    boots=U32, watchdog_resets=U32, panics=U32, brown_outs=U32, software_resets=U32, hung_tasks=U32, dropped_before=U32,
+    unacknowledged_before=U32,
+)
+STEP = Enum("raw", "decimated", "features")
+MORE_STATUS = Record(
+    answers_dropped=U32, inbox_dropped=U32, line_errors=U32,
+    steps=List(Record(step=STEP, withheld=COUNT, bursts=U32, bursts_missed=U32), 0, 8),
+)
+PERIOD = Unsigned(16, lambda value: 1 <= value <= 3600)
+BURST_TRIGGER = Record(level=F32(lambda value: value >= 0), every_s=U32, before=U16, after=U16, rest_s=U16)
+STREAM_SETTINGS = Record(
+    stream=STREAM, step=STEP, may_degrade=Bool(), axes=U8(lambda value: value != 0),
+    decimation=Unsigned(16, lambda value: 2 <= value <= 256), codec=Enum("raw", "rice"), block_samples=SAMPLES,
+    trigger=BURST_TRIGGER,
+)
+SETTINGS = Record(
+    version=U32, status_every_s=PERIOD, time_every_s=PERIOD, streams=List(STREAM_SETTINGS, 0, 8, unique="stream")
+)
+
 KINDS = {
     1: ("Block", BLOCK),
     2: ("Birth", Record(
@@ -272,6 +302,18 @@ KINDS = {
         node=NAME, boot=U64, id=U32, outcome=Enum("Done", "Failed", "Refused"), text=at_most(160)
     )),
     10: ("Offline", Record(node=NAME, boot=U64)),
+    11: ("Set", Record(node=NAME, id=U32, settings=SETTINGS)),
+    12: ("InForce", Record(node=NAME, boot=U64, settings=SETTINGS)),
+    13: ("TimeAsk", Record(node=NAME, boot=U64, id=U32, tick=U64)),
+    14: ("TimeTell", Record(
+        node=NAME, boot=U64, id=U32, tick=U64, received_ns=Signed(64), sent_ns=Signed(64), error_ns=U32
+    )),
+}
+# Version 2's fields of kinds that version 1 has: before and behind the old ones.
+ADDED = {
+    "Block": (Record(decimation=Unsigned(16, lambda value: 2 <= value <= 256)), Record()),
+    "Birth": (Record(), Record(lifetime=LIFETIME)),
+    "Status": (Record(), Record(more=MORE_STATUS)),
 }
 NUMBERS = {name: number for number, (name, _) in KINDS.items()}
 
@@ -290,6 +332,10 @@ def check_whole(message):
     fields = message["fields"]
     if message["kind"] == "Status" and 1 <= (fields["oldest"] - fields["next"]) % 2**32 < 2**31:
         raise Refused("oldest lies after next")
+    if "more" in fields and len(fields["more"]["steps"]) != len(fields["streams"]):
+        raise Refused("not one step a stream")
+    if message["kind"] == "TimeTell" and fields["sent_ns"] < fields["received_ns"]:
+        raise Refused("sent before it was received")
     of_bits = fields["streams"] if message["kind"] == "Birth" else [block_header(message)]
     for header in of_bits:
         if header and header["bits"] > width(header["encoding"]):
@@ -299,15 +345,23 @@ def check_whole(message):
 def decode(data):
     if not 6 <= len(data) <= MESSAGE_LEN_MAX:
         raise Refused("length")
-    if data[0] != VERSION:
+    version = data[0]
+    if version not in (1, 2):
         raise Refused("unknown version")
-    if data[1] not in KINDS:
+    if data[1] not in KINDS or (version == 1 and data[1] > 10):
         raise Refused("unknown kind")
     if crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise Refused("checksum")
     kind, record = KINDS[data[1]]
     reader = Reader(data[2:-4])
-    message = {"kind": kind, "fields": record.read(reader)}
+    if version == 2 and data[1] <= 10:
+        if kind not in ADDED:
+            raise Refused("unknown version for this kind")
+        before, behind = ADDED[kind]
+        fields = before.read(reader) | record.read(reader) | behind.read(reader)
+    else:
+        fields = record.read(reader)
+    message = {"kind": kind, "fields": fields}
     check_whole(message)
     rest = reader.data[reader.at :]
     header = block_header(message)
@@ -328,7 +382,15 @@ def encode(message, wanted=None):
         if encoding != header["encoding"]:
             raise Refused(f"samples become {encoding}, but the header says {header['encoding']}")
     check_whole(message)
-    data = bytes([VERSION, NUMBERS[kind]]) + KINDS[NUMBERS[kind]][1].write(message["fields"]) + samples
+    number, fields = NUMBERS[kind], dict(message["fields"])
+    record = KINDS[number][1]
+    if number <= 10 and any(name in fields for name in ("decimation", "lifetime", "more")):
+        before, behind = ({name: fields.pop(name) for name in part.fields} for part in ADDED[kind])
+        header = ADDED[kind][0].write(before) + record.write(fields) + ADDED[kind][1].write(behind)
+        version = 2
+    else:
+        header, version = record.write(fields), 1 if number <= 10 else 2
+    data = bytes([version, number]) + header + samples
     data += crc32c(data).to_bytes(4, "little")
     if len(data) > MESSAGE_LEN_MAX:
         raise Refused("too long")

@@ -60,7 +60,7 @@ pub(super) fn sensor(
             VirtualSensor::playback(&place.name, playback.with_model(&kind.name).repeated())
         }
     };
-    Ok(sensor.block_samples(place.block_samples).encoding(place.encoding.wire(kind.bits)))
+    Ok(sensor.block_samples(place.block_samples).encoding(place.encoding.encoding(kind.bits)))
 }
 
 /// Whole turns of the shaft, so that the end runs into the start.

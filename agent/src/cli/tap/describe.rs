@@ -154,6 +154,15 @@ fn describe_message(bytes: &[u8]) -> (&'static str, String, Value) {
             ("answer", format!("{} {:?} {}", answer.id, answer.outcome, answer.text), json!(answer))
         }
         Message::Offline(offline) => ("offline", format!("boot {:016x}", offline.boot.0), json!(offline)),
+        Message::Set(set) => ("set", format!("{} version {}", set.id, set.settings.version), json!(set)),
+        Message::InForce(in_force) => {
+            ("settings", format!("version {} in force", in_force.settings.version), json!(in_force))
+        }
+        Message::TimeAsk(ask) => ("timeask", format!("{} at tick {}", ask.id, ask.tick), json!(ask)),
+        Message::TimeTell(tell) => {
+            let text = format!("{} received at {}", tell.id, crate::cli::time_text(tell.received_ns));
+            ("timetell", text, json!(tell))
+        }
     }
 }
 
@@ -226,6 +235,7 @@ mod tests {
             samples: 4,
             flags: 2,
             encoding: Encoding::Raw16,
+            decimation: 1,
         };
         let mut bytes = [0; 256];
         let len = wire::encode_block(&header, Samples::I16(&[2, -2, 2, -2, 9, 9, 9, 9]), &mut bytes).unwrap();

@@ -76,6 +76,7 @@ impl Board {
             samples: (counts.len() / axes) as u16,
             flags: 0,
             encoding: if self.bits > 16 { Encoding::Raw24 } else { Encoding::Raw16 },
+            decimation: 1,
         };
         let mut body = vec![0; 64 * 1024];
         let len = encode_block(&header, Samples::I32(counts), &mut body).expect("a valid block");

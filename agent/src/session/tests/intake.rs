@@ -59,6 +59,7 @@ fn a_retained_birth_is_kept_once_and_names_the_streams() {
         settings_version: 0,
         ring_capacity: 64,
         streams: std::iter::once(info).collect(),
+        lifetime: None,
     };
     let birth = encoded(|out| birth.encode(out));
     let mut rig = Rig::new();

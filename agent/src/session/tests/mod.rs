@@ -56,6 +56,7 @@ fn block(spec: Spec) -> Bytes {
         samples: SAMPLES as u16,
         flags: 0,
         encoding: Encoding::Raw16,
+        decimation: 1,
     };
     let samples: Vec<i16> = (0..SAMPLES).map(|n| (spec.first_sample + n) as i16).collect();
     encoded(|out| wire::encode_block(&header, Samples::I16(&samples), out))
@@ -81,6 +82,7 @@ fn status(boot: u64, oldest: u32, next: u32, taken: u64) -> Bytes {
         resent: 0,
         connects: 1,
         streams: std::iter::once(counters).collect(),
+        more: None,
     };
     encoded(|out| status.encode(out))
 }

@@ -3,6 +3,7 @@
 #![no_main]
 
 mod executor;
+#[expect(dead_code, reason = "the storage of settings is built upon it")]
 mod flash;
 mod host;
 mod irq;

@@ -9,7 +9,7 @@ use crate::{BoardShell, MESSAGE, NODE, stack};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use embassy_executor::Spawner;
 use embassy_futures::select::{Either, select};
-use embassy_net::{DhcpConfig, Runner, Stack, StackResources};
+use embassy_net::{Runner, Stack, StackResources};
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Timer};
@@ -18,9 +18,10 @@ use spindle_common::wire::STREAMS_MAX;
 use spindle_common::wire::block::flags;
 use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, sensor_task};
 use spindle_firmware::clock::{BoardTime, NoUtc};
+use spindle_firmware::config::LinkConfig;
 use spindle_firmware::sensor::iis3dwb::Iis3dwb;
 use spindle_firmware::sensor::iis3dwb::model::Model;
-use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial};
+use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
 use spindle_firmware::uplink::session::Exit;
 use static_cell::{ConstStaticCell, StaticCell};
 
@@ -46,7 +47,14 @@ pub fn spawn(spawner: Spawner, shell: &'static BoardShell, arguments: Arguments,
                 host::exit(2);
             };
             static RESOURCES: StaticCell<StackResources<4>> = StaticCell::new();
-            let config = embassy_net::Config::dhcpv4(DhcpConfig::default());
+            let (address, router) = match NODE.link {
+                LinkConfig::Ethernet { address, router, .. } => (address, router),
+                LinkConfig::Serial { .. } => (None, None),
+            };
+            let Some(config) = stack_config(address, router) else {
+                host::print(format_args!("the node's address or router is not one: {address:?} {router:?}"));
+                host::exit(2);
+            };
             let seed = shell.node.facts.boot.0;
             let (stack, runner) = embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), seed);
             start(spawner, net(runner));
