@@ -53,9 +53,9 @@ pub fn reset_cause() -> ResetCause {
 /// A locally administered address from the chip's unique number: the same after each restart, different on each board.
 pub fn mac_address() -> [u8; 6] {
     // FNV-1a, so that all 96 bits count: boards of one wafer differ in few of them.
-    let hash = uid::uid()
-        .iter()
-        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3));
+    let hash = uid::uid().iter().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+    });
     let [a, b, c, d, e, ..] = hash.to_be_bytes();
     [0x02, a, b, c, d, e]
 }

@@ -57,7 +57,8 @@ async fn main(spawner: Spawner) {
         boot.lifetime.boots,
         boot.last_panic.as_str()
     );
-    let mut wired = wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
+    let mut wired =
+        wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
     // From here on a start that hangs ends in a reset.
     wired.watchdog.unleash();
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);

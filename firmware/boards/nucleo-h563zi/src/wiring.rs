@@ -92,7 +92,11 @@ pub const fn is_baud(baud: u32) -> bool {
 }
 
 /// Connects the pins. `sensor` tells what is wired to a port of this name.
-pub fn wire(p: Peripherals, link: LinkConfig, sensor: impl Fn(&str) -> Option<&'static SensorConfig>) -> Wired {
+pub fn wire(
+    p: Peripherals,
+    link: LinkConfig,
+    sensor: impl Fn(&str) -> Option<&'static SensorConfig>,
+) -> Wired {
     let spi1 = sensor("spi1").map(|sensor| {
         let (tx, rx) = (p.GPDMA1_CH0, p.GPDMA1_CH1);
         let bus = Spi::new(p.SPI1, p.PA5, p.PB5, p.PG9, tx, rx, Interrupts, spi_config(sensor));
@@ -161,7 +165,11 @@ fn spi_config(sensor: &SensorConfig) -> spi::Config {
 }
 
 impl Port {
-    fn new(bus: Spi<'static, Async, Master>, chip_select: Output<'static>, int1: ExtiInput<'static, Async>) -> Self {
+    fn new(
+        bus: Spi<'static, Async, Master>,
+        chip_select: Output<'static>,
+        int1: ExtiInput<'static, Async>,
+    ) -> Self {
         // The chip select pin has no error.
         let bus = match ExclusiveDevice::new(bus, chip_select, Delay) {
             Ok(bus) => bus,

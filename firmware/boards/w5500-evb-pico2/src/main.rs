@@ -60,7 +60,8 @@ async fn main(spawner: Spawner) {
         boot.lifetime.boots,
         boot.last_panic.as_str()
     );
-    let mut wired = wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
+    let mut wired =
+        wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
     // From here on a start that hangs ends in a reset. A debugger that halts the processor halts the watchdog too.
     wired.watchdog.pause_on_debug(true);
     wired.watchdog.start(Duration::from_millis(WATCHDOG_TIMEOUT_MS.into()));

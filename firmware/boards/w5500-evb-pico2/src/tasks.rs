@@ -3,7 +3,7 @@
 use crate::wiring::{EthernetRunner, Link, Port, Wired};
 use crate::{BoardShell, NODE, PORTS};
 use embassy_executor::{SpawnError, SpawnToken, Spawner};
-use embassy_net::{DhcpConfig, Runner, Stack, StackResources};
+use embassy_net::{Runner, Stack, StackResources};
 use embassy_net_wiznet::Device;
 use embassy_rp::clocks::RoscRng;
 use embassy_rp::gpio::Output;
@@ -13,10 +13,10 @@ use embassy_time::Duration;
 use spindle_common::id::StreamId;
 use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, WATCHDOG_TIMEOUT_MS, Watchdog};
 use spindle_firmware::clock::{BoardTime, NoUtc};
-use spindle_firmware::config::SensorConfig;
+use spindle_firmware::config::{LinkConfig, SensorConfig};
 use spindle_firmware::light;
 use spindle_firmware::transport::Dial;
-use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial};
+use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
 use spindle_firmware::uplink::session::Exit;
 use static_cell::{ConstStaticCell, StaticCell};
 
@@ -39,9 +39,10 @@ pub async fn spawn(spawner: Spawner, shell: &'static BoardShell, wired: Wired) {
             start(spawner, ethernet(runner));
             static RESOURCES: StaticCell<StackResources<4>> = StaticCell::new();
             let resources = RESOURCES.init(StackResources::new());
-            let mut dhcp = DhcpConfig::default();
-            dhcp.hostname = NODE.name.try_into().ok();
-            let config = embassy_net::Config::dhcpv4(dhcp);
+            let LinkConfig::Ethernet { address, router, .. } = NODE.link else { return };
+            let Some(config) = stack_config(address, router) else {
+                give_up(format_args!("the node's address or router is not one: {address:?} {router:?}"));
+            };
             let (stack, runner) = embassy_net::new(device, config, resources, RoscRng.next_u64());
             start(spawner, network(runner));
             start(spawner, mqtt(shell, stack));
@@ -97,7 +98,8 @@ async fn mqtt(shell: &'static BoardShell, stack: Stack<'static>) {
 #[embassy_executor::task]
 async fn serial(shell: &'static BoardShell, port: BufferedUart) {
     const FRAME: usize = app::serial_frame_len(MESSAGE);
-    static BUFFERS: ConstStaticCell<SerialBuffers<MESSAGE, FRAME>> = ConstStaticCell::new(SerialBuffers::new());
+    static BUFFERS: ConstStaticCell<SerialBuffers<MESSAGE, FRAME>> =
+        ConstStaticCell::new(SerialBuffers::new());
     let mut utc = NoUtc;
     let exit = shell.uplink_serial(Line(port), BUFFERS.take(), &BoardTime, &mut utc).await;
     left(shell, exit);
@@ -110,12 +112,7 @@ fn left(shell: &BoardShell, _exit: Exit) -> ! {
 }
 
 #[embassy_executor::task(pool_size = PORTS.len())]
-async fn sample(
-    shell: &'static BoardShell,
-    stream: StreamId,
-    sensor: &'static SensorConfig,
-    port: Port,
-) {
+async fn sample(shell: &'static BoardShell, stream: StreamId, sensor: &'static SensorConfig, port: Port) {
     use spindle_firmware::sensor::iis3dwb::{Config, FullScale, Iis3dwb};
     let Some(full_scale) = FullScale::from_g(sensor.full_scale_g.into()) else { return };
     let config = Config { full_scale, ..Config::default() };

@@ -90,7 +90,11 @@ pub const fn is_baud(baud: u32) -> bool {
 }
 
 /// Connects the pins. `sensor` tells what is wired to a port of this name.
-pub fn wire(p: Peripherals, link: LinkConfig, sensor: impl Fn(&str) -> Option<&'static SensorConfig>) -> Wired {
+pub fn wire(
+    p: Peripherals,
+    link: LinkConfig,
+    sensor: impl Fn(&str) -> Option<&'static SensorConfig>,
+) -> Wired {
     let spi1 = sensor("spi1").map(|sensor| {
         let mut config = spi::Config::default();
         config.frequency = 10_000_000;
@@ -106,7 +110,8 @@ pub fn wire(p: Peripherals, link: LinkConfig, sensor: impl Fn(&str) -> Option<&'
         LinkConfig::Ethernet { .. } => {
             let mut config = spi::Config::default();
             config.frequency = ETHERNET_SPI_HZ;
-            let bus = Spi::new(p.SPI0, p.PIN_18, p.PIN_19, p.PIN_16, p.DMA_CH0, p.DMA_CH1, Interrupts, config);
+            let bus =
+                Spi::new(p.SPI0, p.PIN_18, p.PIN_19, p.PIN_16, p.DMA_CH0, p.DMA_CH1, Interrupts, config);
             Link::Ethernet(Ethernet {
                 bus: exclusive(bus, Output::new(p.PIN_17, Level::High)),
                 interrupt: Input::new(p.PIN_21, Pull::Up),
