@@ -17,6 +17,7 @@ pub mod config;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod light;
+mod log;
 pub mod node;
 pub mod retain;
 pub mod ring;

@@ -135,6 +135,7 @@ pub struct Node<'a, M: RawMutex, B, const BLOCKS: usize> {
 
 impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a, M, B, BLOCKS> {
     /// A node that has taken nothing yet, with this storage for its ring.
+    #[inline(always)]
     pub const fn new(facts: Facts<'a>, storage: B) -> Self {
         let mut streams = [StreamStatus {
             stream: StreamId(0),

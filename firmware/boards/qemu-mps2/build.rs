@@ -9,4 +9,7 @@ fn main() {
         println!("cargo::error=cannot copy memory.x: {error}");
     }
     println!("cargo:rustc-link-search={out}");
+    if std::env::var_os("CARGO_FEATURE_DEFMT").is_some() {
+        println!("cargo:rustc-link-arg-bins=-Tdefmt.x");
+    }
 }

@@ -10,6 +10,7 @@ pub use block::BlockBuilder;
 pub use rate::SampleClock;
 
 use crate::clock::{TICK_HZ, Timebase};
+use crate::log::log;
 use crate::node::{Node, PendingAnswer, Sealed, WhenFull, axes};
 use crate::sensor::{Sample, Sensor};
 use crate::supervise::{Supervisor, TaskId};
@@ -69,6 +70,7 @@ pub async fn run<M, B, const BLOCKS: usize, S, T>(
         task.seal();
         match stop {
             Stop::Bus => {
+                log!(warn, "stream {}: sensor fails, starts again", options.stream.0);
                 node.count(options.stream, |counters| {
                     counters.bus_errors = counters.bus_errors.saturating_add(1)
                 });

@@ -13,6 +13,7 @@ pub use supervise::{WATCHDOG_TIMEOUT_MS, Watchdog};
 use crate::acquire;
 use crate::clock::{Timebase, UtcSource};
 use crate::config::{LinkConfig, NodeConfig};
+use crate::log::log;
 use crate::node::{Facts, Node, WhenFull, boot_id};
 use crate::retain::{Boot, Retained};
 use crate::sensor::Sensor;
@@ -143,7 +144,10 @@ pub struct Shell<const BLOCKS: usize> {
 
 impl<const BLOCKS: usize> Shell<BLOCKS> {
     /// `random` makes the boot id unique together with the kept count of boots; `ring` is the memory for blocks.
+    ///
+    /// Inlined, so that `StaticCell::init_with` builds it in its place and not on the stack.
     #[must_use]
+    #[inline(always)]
     pub fn new(
         config: &'static NodeConfig,
         boot: &'static Boot,
@@ -163,6 +167,7 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
             lifetime: Some(boot.lifetime),
             streams: config.streams(),
         };
+        log!(info, "node {}, {}. start since power came on", facts.node, boot.lifetime.boots);
         // At most STREAMS_MAX + 1, far below 32.
         const { assert!(STREAMS_MAX < TASKS_MAX) };
         let tasks = u8::try_from(facts.streams.len() + 1).unwrap_or(u8::MAX);

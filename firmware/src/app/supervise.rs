@@ -1,6 +1,7 @@
 //! The supervisor's task: feeds the watchdog, and keeps what the next start should know.
 
 use super::Shell;
+use crate::log::log;
 use crate::retain::Totals;
 use crate::supervise::Supervisor;
 use embassy_time::{Duration, Instant, Timer};
@@ -38,7 +39,10 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
                     self.note_totals();
                 }
                 Verdict::Waiting => {}
-                Verdict::Late(tasks) => self.retained.note_hung(tasks),
+                Verdict::Late(tasks) => {
+                    log!(error, "tasks {=u32:#b} are late", tasks);
+                    self.retained.note_hung(tasks);
+                }
             }
         }
     }

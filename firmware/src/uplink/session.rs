@@ -3,12 +3,13 @@
 use super::{Action, Item, Uplink};
 use crate::clock::{Timebase, UtcSource};
 use crate::command;
+use crate::log::log;
 use crate::node::{Node, PendingAnswer};
 use crate::supervise::{Supervisor, TaskId};
 use crate::transport::{Channel, Link, Transport};
 use core::pin::pin;
-use embassy_futures::poll_once;
 use embassy_futures::select::{Either, Either4, select, select4};
+use embassy_futures::{poll_once, yield_now};
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, Timer, with_timeout};
 use spindle_common::wire::{Message, decode};
@@ -73,11 +74,14 @@ where
             match uplink.next(self.node.held(), now_ms()) {
                 Action::Connect => {
                     let Some(Ok(mut link)) = within_limit(self.supervisor, transport.open()).await else {
+                        log!(warn, "no link");
                         uplink.disconnected(now_ms());
                         continue;
                     };
+                    log!(info, "link up");
                     uplink.connected(now_ms());
                     let lost = self.talk(uplink, &mut link, utc).await;
+                    log!(warn, "link left, {} connections so far", uplink.counters().connects);
                     uplink.disconnected(now_ms());
                     if let Lost::Wanted(exit) = lost {
                         while let Ok(answer) = self.node.answers.try_receive() {
@@ -110,6 +114,8 @@ where
                     if !matches!(sent, Some(Ok(()))) {
                         return Lost::Link;
                     }
+                    // A transport that takes everything at once must not keep the other tasks from their turn.
+                    yield_now().await;
                     sends += 1;
                     if sends % SENDS_PER_LOOK != 0 {
                         continue;

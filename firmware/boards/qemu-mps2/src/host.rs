@@ -114,7 +114,9 @@ pub fn random() -> u64 {
 
 /// Prints a line on the computer's console. The board stands still meanwhile.
 pub fn print(line: core::fmt::Arguments<'_>) {
-    if let Ok(mut console) = hio::hstdout() {
+    // Words between defmt's frames would garble them.
+    let console = if cfg!(feature = "defmt") { hio::hstderr() } else { hio::hstdout() };
+    if let Ok(mut console) = console {
         // Best effort: a console that is closed is no reason to stop.
         let _ = console.write_fmt(format_args!("{line}\n"));
     }

@@ -25,6 +25,10 @@ use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
 use static_cell::{ConstStaticCell, StaticCell};
 
+// Defines the logger that `defmt` links to.
+#[cfg(feature = "defmt")]
+use defmt_semihosting as _;
+
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
 const MESSAGE: usize = app::message_len_max(NODE);
 
@@ -53,7 +57,7 @@ fn main() -> ! {
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
     static SHELL: StaticCell<BoardShell> = StaticCell::new();
     let random = arguments.random.unwrap_or_else(host::random);
-    let shell: &BoardShell = SHELL.init(Shell::new(NODE, boot, &RETAINED, random, RING.take()));
+    let shell: &BoardShell = SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, random, RING.take()));
     host::print(format_args!(
         "start node={} boot={:016x} cause={:?} boots={} watchdog_resets={} panics={} hung_tasks={:#b} last_panic={:?}",
         NODE.name,

@@ -8,6 +8,7 @@ use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::Poll;
 use critical_section::Mutex;
+use embassy_futures::yield_now;
 use embassy_sync::waitqueue::AtomicWaker;
 use embedded_io_async::{ErrorType, Read, Write};
 use heapless::Deque;
@@ -29,6 +30,9 @@ const INT_RX: u32 = 1 << 1;
 
 /// Divides the machine's 25 MHz; the chip's smallest. QEMU sends as fast as the other end reads, whatever this says.
 const DIVIDER: u32 = 16;
+
+/// Most bytes sent before other tasks have their turn.
+const BURST_LEN: usize = 64;
 
 /// What came in and was not read yet. Acks and commands are small; what does not fit is dropped and counted, and the frame's
 /// checksum tells.
@@ -58,6 +62,8 @@ impl Uart {
 
 /// A byte came in.
 pub fn received() {
+    // Cleared first: a byte that comes after the last look asks again.
+    INTCLEAR.write(INT_RX);
     critical_section::with(|section| {
         let mut bytes = RECEIVED.borrow_ref_mut(section);
         while STATE.read() & STATE_RX_FULL != 0 {
@@ -71,7 +77,6 @@ pub fn received() {
             RX_DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     });
-    INTCLEAR.write(INT_RX);
     RX_WAKER.wake();
 }
 
@@ -105,6 +110,10 @@ impl Read for Uart {
 
 impl Write for Uart {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        // The chip takes each byte at once, and QEMU makes a system call of it: without a pause the line would hold the
+        // processor for as long as there is something to send.
+        yield_now().await;
+        let bytes = bytes.get(..BURST_LEN).unwrap_or(bytes);
         poll_fn(|context| {
             TX_WAKER.register(context.waker());
             let mut count = 0;
