@@ -60,7 +60,7 @@ fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
         let _ = writeln!(
             out,
             "SensorConfig {{ name: {:?}, model: {:?}, axes: {:?}, port: {:?}, full_scale_g: {:?}, scale: {:?}, bits: {}, \
-             rate_nominal_mhz: {}, block_samples: {}, encoding: Encoding::{:?}, step: Step::{:?}, may_degrade: {}, \
+             spi_mode: {}, spi_hz_max: {}, adc_self_test: {:?}, rate_nominal_mhz: {}, block_samples: {}, encoding: Encoding::{:?}, step: Step::{:?}, may_degrade: {}, \
              decimation: {}, trigger: TriggerSettings {{ level: {:?}, every_s: {}, before: {}, after: {}, rest_s: {} }} }},",
             place.name,
             sensor.name,
@@ -69,6 +69,9 @@ fn emit(out: &mut String, catalog: &Catalog, node: &Node) {
             place.full_scale_g as f32,
             range.scale() as f32,
             sensor.bits,
+            sensor.spi_mode.unwrap_or(0),
+            sensor.spi_hz_max.unwrap_or(0),
+            sensor.adc.and_then(|adc| adc.self_test_g).map(|limits| limits.map(|g| (g * 9.806_65) as f32)),
             (sensor.rate_hz * 1000.0).round() as u32,
             place.block_samples,
             place.encoding.encoding(sensor.bits),

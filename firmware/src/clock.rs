@@ -16,6 +16,16 @@ pub trait Timebase {
     async fn until(&self, tick: u64);
 }
 
+impl<T: Timebase> Timebase for &T {
+    fn now(&self) -> u64 {
+        (**self).now()
+    }
+
+    async fn until(&self, tick: u64) {
+        (**self).until(tick).await;
+    }
+}
+
 /// The board's own counter: embassy-time's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BoardTime;

@@ -62,6 +62,12 @@ pub struct SensorConfig {
     pub scale: f32,
     /// Bits of the converter.
     pub bits: u8,
+    /// SPI mode; 0 of an analog sensor.
+    pub spi_mode: u8,
+    /// Highest SPI clock, Hz; 0 of an analog sensor.
+    pub spi_hz_max: u32,
+    /// Least and most output change of an analog sensor in self-test, m/s², where it is known.
+    pub adc_self_test: Option<[f32; 2]>,
     /// Nominal sample rate, mHz.
     pub rate_nominal_mhz: u32,
     /// Samples per channel and block.
@@ -126,6 +132,14 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
     true
 }
 
+impl SensorConfig {
+    /// Samples in a block, all channels together: what a planar buffer must hold.
+    #[must_use]
+    pub const fn planar_len(&self) -> usize {
+        self.axes.len() * self.block_samples as usize
+    }
+}
+
 impl NodeConfig {
     /// Whether the node's file names this board.
     #[must_use]
@@ -161,6 +175,20 @@ impl NodeConfig {
     pub fn sensor_at(&self, port: &str) -> Option<(StreamId, &'static SensorConfig)> {
         let mut sensors = (0u8..).zip(self.sensors);
         sensors.find(|(_, sensor)| sensor.port == Some(port)).map(|(index, sensor)| (StreamId(index), sensor))
+    }
+
+    /// Samples in the largest block of any of its sensors. For the planar buffers of [`port`](crate::sensor::port).
+    #[must_use]
+    pub const fn planar_len_max(&self) -> usize {
+        let mut most = 0;
+        let mut index = 0;
+        while index < self.sensors.len() {
+            if self.sensors[index].planar_len() > most {
+                most = self.sensors[index].planar_len();
+            }
+            index += 1;
+        }
+        most
     }
 
     /// The streams, as the birth message tells them.
@@ -203,6 +231,16 @@ mod tests {
     use crate::sensor::iis3dwb::{FullScale, RATE_NOMINAL_MHZ};
 
     const DEMO: &NodeConfig = node("host-demo");
+
+    #[test]
+    fn a_board_learns_from_its_config_how_to_run_the_bus() {
+        let sensors = node("mill-3-spindle").sensors;
+        let buses: std::vec::Vec<_> =
+            sensors.iter().map(|sensor| (sensor.spi_mode, sensor.spi_hz_max)).collect();
+        assert_eq!(buses, [(3, 10_000_000), (0, 10_000_000)]);
+        assert_eq!(node("mill-3-spindle").planar_len_max(), 3 * usize::from(sensors[0].block_samples));
+        assert_eq!(node("bench-serial").sensors[0].spi_hz_max, 1_600_000);
+    }
 
     #[test]
     fn a_node_is_known_when_firmware_is_built_and_its_figures_are_the_drivers() {

@@ -1,27 +1,15 @@
 //! The IIS3DWB driver against the chip's model: identity, batches, overrun, rate, self-test, and faults on the bus.
 
+#[path = "common/hand.rs"]
+mod hand;
+
 use embassy_futures::block_on;
+use hand::Hand;
 use spindle_firmware::clock::{TICK_HZ, Timebase};
 use spindle_firmware::sensor::Sensor;
 use spindle_firmware::sensor::iis3dwb::model::{Fault, Model};
 use spindle_firmware::sensor::iis3dwb::{Config, Error, Iis3dwb};
 use spindle_firmware::sensor::signal::Signal;
-use std::cell::Cell;
-use std::rc::Rc;
-
-/// Time that moves when someone waits, or by hand.
-#[derive(Clone, Default)]
-struct Hand(Rc<Cell<u64>>);
-
-impl Timebase for Hand {
-    fn now(&self) -> u64 {
-        self.0.get()
-    }
-
-    async fn until(&self, tick: u64) {
-        self.0.set(self.0.get().max(tick));
-    }
-}
 
 /// Counts: sample n is (n, -n, n * 3) in 16 bits.
 #[derive(Default)]

@@ -12,7 +12,7 @@ mod common;
 
 use broker::Broker;
 use spindle_common::wire::Encoding;
-use spindle_firmware::host::{Playback, Speed, VirtualBoard, VirtualSensor};
+use spindle_firmware::host::{Chip, Playback, Speed, VirtualBoard, VirtualSensor};
 use spindle_firmware::sensor::signal::Spindle;
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,42 @@ fn what_a_full_ring_drops_is_a_gap_that_the_node_has_announced() {
     assert!(missing > 0 && missing <= counters.lost_ring, "{missing} of {}", counters.lost_ring);
     assert_eq!(missing, gateway.given_up * 128);
     assert!(before > 0);
+}
+
+#[test]
+fn one_node_carries_chips_of_all_kinds_and_rates_and_every_frame_arrives_bit_for_bit() {
+    let broker = Broker::start();
+    let kinds = [
+        ("iis3dwb", 16.0, 26_666_667u32, 200_000u64),
+        ("adxl355", 8.0, 4_000_000, 30_000),
+        ("adxl345", 16.0, 3_200_000, 24_000),
+    ];
+    let errors = [0.013, -0.02, 0.03];
+    let mut spec = board(&broker).speed(Speed::Full);
+    for (index, (&(model, full_scale_g, _, frames), error)) in kinds.iter().zip(errors).enumerate() {
+        let spindle = Spindle { seed: index as u32 + 1, unbalance: 20.0, ..Spindle::default() };
+        let spindle = spindle.with_outer_race_fault(30.0, 0.1, 1.0);
+        let chip = Chip::named(model, full_scale_g).unwrap();
+        spec = spec.sensor(VirtualSensor::of(chip, model, spindle).rate_error(error).stop_after(frames));
+    }
+    let board = spec.start().unwrap();
+    let taps: Vec<_> = (0..kinds.len()).map(|index| board.tap(index).unwrap().clone()).collect();
+    wait_until("all acknowledged", || board.counters().is_complete());
+    let drained = board.drain_blocking(LONG);
+    assert!(drained.complete, "{drained:?}");
+    assert_eq!(drained.counters.dropped, 0);
+    let gateway = broker.gateway.lock().unwrap();
+    for (index, ((&(model, _, rate_mhz, frames), error), tap)) in
+        kinds.iter().zip(errors).zip(&taps).enumerate()
+    {
+        let stream = &gateway.streams[&(index as u8)];
+        assert_eq!((stream.len(), stream.end(), tap.produced()), (frames, frames, frames), "{model}");
+        stream.assert_equals(&tap.samples());
+        let values = tap.samples();
+        assert!(values.iter().any(|&value| value != values[0]), "{model} measured something");
+        let rate = f64::from(stream.rate_measured_mhz) / f64::from(rate_mhz) / (1.0 + error);
+        assert!((rate - 1.0).abs() < 200e-6, "{model}: {rate}");
+    }
 }
 
 #[test]

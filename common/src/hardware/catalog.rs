@@ -55,19 +55,26 @@ impl Catalog {
             let mut parts = path.rsplit('/');
             let stem = parts.next().and_then(|file| file.strip_suffix(".toml")).unwrap_or_default();
             let folder = parts.next();
-            let added = match folder {
-                Some("boards") => add(&mut catalog.boards, stem, &text, |board| &board.name).and_then(|()| {
-                    budget_fault(&catalog.boards, stem)
-                        .map_or(Ok(()), |fault| Err((line_of(&text, None, "budget"), fault)))
-                }),
-                Some("sensors") => add(&mut catalog.sensors, stem, &text, |sensor| &sensor.name),
-                Some("machines") => add(&mut catalog.machines, stem, &text, |machine| &machine.name),
-                Some("nodes") => {
-                    nodes.insert(stem.to_string(), (path.clone(), text.clone()));
-                    add(&mut catalog.nodes, stem, &text, |node| &node.name)
-                }
-                _ => Err((1, "is in none of boards, sensors, machines, nodes".to_string())),
-            };
+            let added =
+                match folder {
+                    Some("boards") => {
+                        add(&mut catalog.boards, stem, &text, |board| &board.name).and_then(|()| {
+                            budget_fault(&catalog.boards, stem)
+                                .map_or(Ok(()), |fault| Err((line_of(&text, None, "budget"), fault)))
+                        })
+                    }
+                    Some("sensors") => add(&mut catalog.sensors, stem, &text, |sensor| &sensor.name)
+                        .and_then(|()| match catalog.sensors.get(stem).and_then(Sensor::fault) {
+                            Some((key, reason)) => Err((line_of(&text, None, key), reason)),
+                            None => Ok(()),
+                        }),
+                    Some("machines") => add(&mut catalog.machines, stem, &text, |machine| &machine.name),
+                    Some("nodes") => {
+                        nodes.insert(stem.to_string(), (path.clone(), text.clone()));
+                        add(&mut catalog.nodes, stem, &text, |node| &node.name)
+                    }
+                    _ => Err((1, "is in none of boards, sensors, machines, nodes".to_string())),
+                };
             if let Err((line, reason)) = added {
                 broken.insert((folder.unwrap_or_default().to_string(), stem.to_string()));
                 errors.push(HardwareError { path, line, reason });
@@ -264,7 +271,7 @@ mod tests {
         for board in ["host", "qemu-mps2", "nucleo-h563zi", "w5500-evb-pico2"] {
             assert!(catalog.boards.contains_key(board), "{board}");
         }
-        for sensor in ["iis3dwb", "adxl355", "adxl345"] {
+        for sensor in ["iis3dwb", "adxl355", "adxl345", "adxl1002"] {
             assert!(catalog.sensors.contains_key(sensor), "{sensor}");
         }
         assert!(catalog.nodes.len() >= 3);
@@ -330,6 +337,24 @@ mod tests {
             let errors = Catalog::parse(files).unwrap_err();
             assert!(errors[0].reason.contains(wanted) && errors[0].line > 5, "{errors:?}");
         }
+    }
+
+    #[test]
+    fn an_analog_sensor_whose_figures_contradict_each_other_is_refused() {
+        let with = |from: &str, to: &str| {
+            let mut files = ours();
+            for (path, text) in &mut files {
+                if path.ends_with("sensors/adxl1002.toml") {
+                    assert!(text.contains(from));
+                    *text = text.replace(from, to);
+                }
+            }
+            Catalog::parse(files).unwrap_err()[0].to_string()
+        };
+        let error = with("sensitivity_mv_per_g = 40.0", "sensitivity_mv_per_g = 20.0");
+        assert!(error.contains("a count is 61.0352 mg"), "{error}");
+        let error = with("fifo_frames", "spi_mode = 3\nfifo_frames");
+        assert!(error.contains("is analog"), "{error}");
     }
 
     #[test]

@@ -127,19 +127,58 @@ pub struct Sensor {
     pub bandwidth_hz: f64,
     /// Noise density, µg/√Hz.
     pub noise_ug_per_rt_hz: f64,
-    /// FIFO depth in frames (one sample per channel).
+    /// FIFO depth in frames (one sample per channel); of an analog sensor, frames in half of the DMA's buffer.
     pub fifo_frames: u32,
-    /// SPI mode.
-    pub spi_mode: u8,
-    /// Highest SPI clock, Hz.
-    pub spi_hz_max: u64,
+    /// SPI mode; absent of an analog sensor.
+    #[serde(default)]
+    pub spi_mode: Option<u8>,
+    /// Highest SPI clock that the driver allows, Hz; absent of an analog sensor.
+    #[serde(default)]
+    pub spi_hz_max: Option<u32>,
+    /// How an analog sensor's voltage is converted.
+    #[serde(default)]
+    pub adc: Option<Adc>,
     /// Ranges.
     pub range: Vec<Range>,
     /// Where these figures are from.
     pub source: String,
 }
 
+/// An analog output on a converter whose span is the sensor's own supply (ratiometric), at rest at half of it.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adc {
+    /// Supply, V.
+    pub supply_v: f64,
+    /// Sensitivity at this supply, mV per g.
+    pub sensitivity_mv_per_g: f64,
+    /// Least and most output change in self-test, g; absent when the maker gives none.
+    #[serde(default)]
+    pub self_test_g: Option<[f64; 2]>,
+}
+
 impl Sensor {
+    /// What contradicts itself: the key, and what is wrong.
+    pub(crate) fn fault(&self) -> Option<(&'static str, String)> {
+        let spi = self.spi_mode.is_some() && self.spi_hz_max.is_some();
+        match &self.adc {
+            None if !spi => Some(("name", "wants spi_mode and spi_hz_max, or the table adc".into())),
+            Some(_) if self.spi_mode.is_some() || self.spi_hz_max.is_some() => {
+                Some(("adc", "is analog and has no spi_mode or spi_hz_max".into()))
+            }
+            Some(adc) => {
+                let counts = f64::from(1u32 << self.bits.min(16));
+                let mg_per_count = adc.supply_v * 1e6 / counts / adc.sensitivity_mv_per_g;
+                let wrong =
+                    self.range.iter().any(|range| (range.mg_per_count / mg_per_count - 1.0).abs() > 1e-3);
+                wrong.then(|| {
+                    ("adc", std::format!("a count is {mg_per_count:.4} mg by supply, bits and sensitivity"))
+                })
+            }
+            None => None,
+        }
+    }
+
     /// The range of this full scale in g, when the sensor has it.
     #[must_use]
     pub fn range_of(&self, full_scale_g: f64) -> Option<&Range> {

@@ -13,23 +13,22 @@ pub struct BlockBuilder<'b, S> {
     first_sample: u64,
     flags: u16,
     /// Values at the ends of the sensor's range.
-    ends: (i32, i32),
+    ends: [i32; 2],
 }
 
 impl<'b, S: Sample> BlockBuilder<'b, S> {
-    /// A builder in this buffer; blocks have `block_samples` samples per channel, or as many as fit the buffer.
-    pub fn new(planar: &'b mut [S], axes: u8, block_samples: u16, bits: u8) -> Self {
+    /// A builder in this buffer; a sample at `ends` is flagged as saturated. Blocks have `block_samples` samples per channel, or as many as fit the buffer.
+    pub fn new(planar: &'b mut [S], axes: u8, block_samples: u16, ends: [i32; 2]) -> Self {
         let axes = usize::from(axes.max(1));
         let block_samples = usize::from(block_samples.max(1)).min(planar.len() / axes);
-        let half = 1i32 << (u32::from(bits.clamp(2, 24)) - 1);
-        Self { planar, axes, block_samples, filled: 0, first_sample: 0, flags: 0, ends: (-half, half - 1) }
+        Self { planar, axes, block_samples, filled: 0, first_sample: 0, flags: 0, ends }
     }
 
     /// Adds one frame. Returns true when the block is full: take it with [`BlockBuilder::seal`] before the next.
     pub fn push(&mut self, frame: &[S]) -> bool {
         for (axis, &sample) in frame.iter().enumerate().take(self.axes) {
             let value = sample.value();
-            if value <= self.ends.0 || value >= self.ends.1 {
+            if value <= self.ends[0] || value >= self.ends[1] {
                 self.flags |= flags::SATURATED;
             }
             if let Some(place) = self.planar.get_mut(axis * self.block_samples + self.filled) {
@@ -77,11 +76,12 @@ impl<'b, S: Sample> BlockBuilder<'b, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sensor::ends;
 
     #[test]
     fn a_block_sealed_early_is_planar_without_holes() {
         let mut planar = [0i16; 12];
-        let mut builder = BlockBuilder::new(&mut planar, 3, 4, 16);
+        let mut builder = BlockBuilder::new(&mut planar, 3, 4, ends(16));
         for frame in [[1, 2, 3], [4, 5, 6], [7, 8, 9]] {
             assert!(!builder.push(&frame));
         }

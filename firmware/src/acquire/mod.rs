@@ -58,7 +58,7 @@ pub async fn run<M, B, const BLOCKS: usize, S, T>(
     T: Timebase,
 {
     let Some(info) = node.stream(options.stream) else { return };
-    let builder = BlockBuilder::new(planar, axes(info), info.block_samples, info.bits);
+    let builder = BlockBuilder::new(planar, axes(info), info.block_samples, sensor.info().ends);
     let clock = SampleClock::new(info.rate_nominal_mhz);
     let mut task = Task { node, sensor, time, builder, options, clock };
     loop {
@@ -140,7 +140,8 @@ where
             let batch = self.sensor.fetch().await?;
             if batch.overrun || batch.lost > 0 {
                 self.seal();
-                self.lose(batch.lost, flags::OVERRUN);
+                let lost = self.clock.lost(&batch, self.builder.next_sample());
+                self.lose(lost, flags::OVERRUN);
             }
             if let (Some(tick), true) = (batch.newest_tick, batch.frames > 0) {
                 let newest = self.builder.next_sample() + batch.frames as u64 - 1;
@@ -192,9 +193,12 @@ where
         let outcome = match self.sensor.self_test().await {
             Ok(test) => {
                 let [x, y, z] = test.moved;
-                let [least, most] = test.limits;
                 // A text that does not fit is cut short; the outcome says it all.
-                let _ = write!(text, "moved {x:.1} {y:.1} {z:.1} m/s2, allowed {least:.1} to {most:.1}");
+                let _ = write!(text, "moved {x:.1} {y:.1} {z:.1} m/s2, allowed");
+                let same = test.limits.iter().all(|limits| *limits == test.limits[0]);
+                for [least, most] in test.limits.iter().take(if same { 1 } else { 3 }) {
+                    let _ = write!(text, " {least:.1} to {most:.1}");
+                }
                 if test.passed { Outcome::Done } else { Outcome::Failed }
             }
             Err(error) => {

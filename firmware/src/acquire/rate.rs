@@ -5,6 +5,7 @@
 //! through the kept ones gives rate and offset; a delayed task does not disturb either.
 
 use crate::clock::TICK_HZ;
+use crate::sensor::Batch;
 use heapless::Deque;
 
 /// Windows kept: the line spans about two minutes, short enough to follow a sensor's temperature.
@@ -74,6 +75,28 @@ impl SampleClock {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
         let tick = libm::round(anchor.tick as f64 + ahead) as u64;
         tick
+    }
+
+    /// How many frames were lost before `batch`, whose first frame would be number `next` if none was.
+    ///
+    /// Where the chip counts, by the chip. Where it cannot, by the ticks: the newest sample at the batch's tick has the
+    /// number that the line through the earlier observations gives. That is right to a sample as long as the silence was
+    /// short against the time that the rate has been measured for; where it is not, the number of samples is a guess, but
+    /// the ticks of those that follow are not: a clock that has measured no rate yet starts anew at this batch.
+    #[must_use]
+    pub fn lost(&mut self, batch: &Batch, next: u64) -> u64 {
+        let (true, Some(tick)) = (batch.uncounted && batch.frames > 0, batch.newest_tick) else {
+            return batch.lost;
+        };
+        let Some(anchor) = self.points.back().copied().or(self.best) else { return batch.lost };
+        // The newest sample is up to a period old; the sixteenth is for what the anchor itself was read late.
+        let ahead = (tick as f64 - anchor.tick as f64) / self.period + 1.0 / 16.0;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+        let newest = (anchor.index as f64 + ahead) as u64;
+        if !self.measured {
+            *self = Self { period: self.period, ..Self::new(1) };
+        }
+        (newest + 1).saturating_sub(next + batch.frames as u64).max(batch.lost)
     }
 
     /// The measured rate in mHz; 0 while it is not known.

@@ -4,13 +4,12 @@ use super::io::{SerialDial, TcpDial};
 use super::playback::{End, Player};
 use super::tap::{Feed, From, Switches, Tap};
 use super::timebase::HostTime;
-use super::{HostError, Source, VirtualBoard, VirtualSensor, Way, workers};
+use super::{Chip, HostError, Source, VirtualBoard, VirtualSensor, Way, workers};
 use crate::acquire;
 use crate::clock::{TICK_HZ, UtcPair, UtcSource};
 use crate::node::{Facts, Held, Node, WhenFull, axes, boot_id};
-use crate::sensor::iis3dwb::model::Model;
-use crate::sensor::iis3dwb::{Config, Iis3dwb, RATE_NOMINAL_MHZ};
 use crate::sensor::signal::Spindle;
+use crate::sensor::{adxl345, adxl355, iis3dwb};
 use crate::transport::mqtt::{Mqtt, Setup, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
 use crate::uplink::session::{Exit, Session};
@@ -246,11 +245,11 @@ fn stream_info(index: usize, sensor: &VirtualSensor) -> StreamInfo<'_> {
         Source::Spindle(_) | Source::Frames { .. } => StreamInfo {
             stream,
             sensor: &sensor.name,
-            model: "iis3dwb",
+            model: sensor.chip.model(),
             axes: "xyz",
-            rate_nominal_mhz: RATE_NOMINAL_MHZ,
-            scale: sensor.full_scale.scale(),
-            bits: 16,
+            rate_nominal_mhz: sensor.chip.rate_nominal_mhz(),
+            scale: sensor.chip.scale(),
+            bits: sensor.chip.bits(),
             block_samples,
             encoding,
         },
@@ -387,7 +386,10 @@ async fn sample(
     };
     let from = match &sensor.source {
         Source::Spindle(spindle) => {
-            From::Spindle(Spindle { rate_hz: sensor.true_rate_hz(), ..*spindle }.start())
+            let rate_hz = sensor.true_rate_hz();
+            // What lies above the sensor's band it does not show.
+            let resonance_hz = spindle.resonance_hz.min(0.3 * rate_hz);
+            From::Spindle(Spindle { rate_hz, resonance_hz, ..*spindle }.start())
         }
         Source::Frames { frames, repeat } => From::Frames { frames: frames.clone(), at: 0, repeat: *repeat },
         Source::Playback(playback) => {
@@ -401,16 +403,26 @@ async fn sample(
             return;
         }
     };
-    let mut model = Model::new(Feed { from, left: sensor.stop_after, tap }, &time, sensor.rate_error);
-    if !sensor.overruns {
-        model = model.patient();
+    let feed = Feed { from, left: sensor.stop_after, tap };
+    macro_rules! run {
+        ($chip:ident :: $driver:ident, $full_scale:expr, $sample:ty) => {{
+            let mut model = $chip::model::Model::new(feed, &time, sensor.rate_error);
+            if !sensor.overruns {
+                model = model.patient();
+            }
+            let config = $chip::Config { full_scale: $full_scale, ..$chip::Config::default() };
+            let mut driver = $chip::$driver::new(model.spi(), model.int1(), &time, config);
+            let mut planar: Vec<$sample> = std::vec![0; usize::from(sensor.block_samples) * 3];
+            let sampling = acquire::run(node, &mut driver, &time, &mut planar, options);
+            let ending = halt_when(node, stream, shared, || model.end(), model.drained());
+            select(sampling, ending).await;
+        }};
     }
-    let config = Config { full_scale: sensor.full_scale, ..Config::default() };
-    let mut driver = Iis3dwb::new(model.spi(), model.int1(), &time, config);
-    let mut planar = std::vec![0i16; usize::from(sensor.block_samples) * 3];
-    let sampling = acquire::run(node, &mut driver, &time, &mut planar, options);
-    let ending = halt_when(node, stream, shared, || model.end(), model.drained());
-    select(sampling, ending).await;
+    match sensor.chip {
+        Chip::Iis3dwb(full_scale) => run!(iis3dwb::Iis3dwb, full_scale, i16),
+        Chip::Adxl355(full_scale) => run!(adxl355::Adxl355, full_scale, i32),
+        Chip::Adxl345(full_scale) => run!(adxl345::Adxl345, full_scale, i16),
+    }
 }
 
 /// Told to stop, the source ends; when it has ended and everything was read from it, the sampling task seals and ends.

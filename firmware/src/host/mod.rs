@@ -4,6 +4,7 @@
 //! inside, exactly as on a microcontroller. [`VirtualBoard`] is what to build, [`Board`] is one that runs.
 
 mod board;
+mod chip;
 mod io;
 mod playback;
 mod tap;
@@ -12,6 +13,7 @@ mod timebase;
 mod workers;
 
 pub use board::{Board, Counters, Drained};
+pub use chip::Chip;
 pub use playback::Playback;
 pub use tap::Tap;
 pub use timebase::Speed;
@@ -63,9 +65,9 @@ pub enum HostError {
 /// Where a virtual sensor's samples come from.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    /// IIS3DWB model and driver, on this signal.
+    /// A chip's model and driver, on this signal.
     Spindle(Spindle),
-    /// IIS3DWB model and driver, on these recorded frames.
+    /// A chip's model and driver, on these recorded frames.
     Frames { frames: std::sync::Arc<[[i16; 3]]>, repeat: bool },
     /// A recording of any rate and shape, behind the sensor trait.
     Playback(Playback),
@@ -76,7 +78,7 @@ pub(crate) enum Source {
 pub struct VirtualSensor {
     pub(crate) name: String,
     pub(crate) source: Source,
-    pub(crate) full_scale: FullScale,
+    pub(crate) chip: Chip,
     pub(crate) block_samples: u16,
     pub(crate) encoding: Encoding,
     pub(crate) rate_error: f64,
@@ -89,7 +91,7 @@ impl VirtualSensor {
         Self {
             name: name.into(),
             source,
-            full_scale: FullScale::G4,
+            chip: Chip::Iis3dwb(FullScale::G4),
             block_samples: 512,
             encoding,
             rate_error: 0.0,
@@ -101,6 +103,12 @@ impl VirtualSensor {
     /// The IIS3DWB model with its driver, on a synthesised spindle.
     pub fn spindle(name: impl Into<String>, spindle: Spindle) -> Self {
         Self::new(name, Source::Spindle(spindle), Encoding::Raw16)
+    }
+
+    /// The model of this chip with its driver, on a synthesised spindle.
+    pub fn of(chip: Chip, name: impl Into<String>, spindle: Spindle) -> Self {
+        let encoding = if chip.bits() > 16 { Encoding::Raw24 } else { Encoding::Raw16 };
+        Self { chip, ..Self::new(name, Source::Spindle(spindle), encoding) }
     }
 
     /// The IIS3DWB model with its driver, on recorded frames (counts at its full scale), once or over and over.
@@ -117,13 +125,13 @@ impl VirtualSensor {
     /// The rate at which the part really samples, Hz.
     #[allow(clippy::cast_possible_truncation, reason = "a signal's rate needs no more digits")]
     pub(crate) fn true_rate_hz(&self) -> f32 {
-        (26_666.667 * (1.0 + self.rate_error)) as f32
+        (f64::from(self.chip.rate_nominal_mhz()) / 1000.0 * (1.0 + self.rate_error)) as f32
     }
 
-    /// Range of the IIS3DWB; ±4 g unless told. A playback brings its own scale.
+    /// An IIS3DWB of this range; ±4 g unless told. A playback brings its own scale.
     #[must_use]
     pub const fn full_scale(mut self, full_scale: FullScale) -> Self {
-        self.full_scale = full_scale;
+        self.chip = Chip::Iis3dwb(full_scale);
         self
     }
 
@@ -148,7 +156,7 @@ impl VirtualSensor {
         self
     }
 
-    /// Lets the chip's FIFO overrun when the host gives the board no time for 19 ms. Unless told, the model waits instead:
+    /// Lets the chip's FIFO overrun when the host gives the board no time for 8 to 19 ms. Unless told, the model waits instead:
     /// a busy host is no fault of the node's.
     #[must_use]
     pub const fn overruns(mut self) -> Self {

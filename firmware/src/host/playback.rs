@@ -3,7 +3,7 @@
 use super::tap::Tap;
 use super::timebase::HostTime;
 use crate::clock::{TICK_HZ, Timebase};
-use crate::sensor::{Batch, SelfTest, Sensor, SensorInfo};
+use crate::sensor::{Batch, SelfTest, Sensor, SensorInfo, ends};
 use core::cell::Cell;
 use core::convert::Infallible;
 use core::ops::Range;
@@ -191,6 +191,7 @@ impl Sensor for Player<'_> {
             rate_nominal_mhz: self.playback.rate_mhz(),
             rate_trimmed_mhz: 0,
             scale: self.playback.scale,
+            ends: ends(self.playback.bits),
         }
     }
 
@@ -233,7 +234,7 @@ impl Sensor for Player<'_> {
         self.taken += frames;
         self.left = self.left.map(|left| left - frames);
         let newest = (frames > 0 && due == self.taken).then_some(now);
-        Ok(Batch { frames: count, lost: 0, overrun: false, newest_tick: newest, more: false })
+        Ok(Batch { frames: count, newest_tick: newest, ..Batch::default() })
     }
 
     fn drain(&mut self, mut frame: impl FnMut(&[i32])) {
@@ -251,7 +252,7 @@ impl Sensor for Player<'_> {
     }
 
     async fn self_test(&mut self) -> Result<SelfTest, Infallible> {
-        Ok(SelfTest { passed: true, moved: [0.0; 3], limits: [0.0; 2] })
+        Ok(SelfTest { passed: true, moved: [0.0; 3], limits: [[0.0; 2]; 3] })
     }
 
     async fn temperature(&mut self) -> Result<Option<i16>, Infallible> {

@@ -1,5 +1,6 @@
 //! A copy of exactly what the sensors produced, for bit-exact tests, and counters that other threads read.
 
+use crate::sensor::Sample;
 use crate::sensor::signal::{Signal, SpindleSignal};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -57,8 +58,8 @@ pub(crate) enum From {
     Frames { frames: Arc<[[i16; 3]]>, at: usize, repeat: bool },
 }
 
-impl Signal for Feed {
-    fn next(&mut self, scale: f32) -> Option<[i16; 3]> {
+impl<C: Sample + core::convert::From<i16>> Signal<C> for Feed {
+    fn next(&mut self, scale: f32) -> Option<[C; 3]> {
         if self.left == Some(0) {
             return None;
         }
@@ -70,15 +71,15 @@ impl Signal for Feed {
                 }
                 let frame = frames.get(*at).copied();
                 *at += 1;
-                frame
+                frame.map(|frame| frame.map(C::from))
             }
         }?;
         self.left = self.left.map(|left| left - 1);
         Some(frame)
     }
 
-    fn batched(&mut self, frame: [i16; 3]) {
-        self.tap.add(frame.into_iter().map(i32::from));
+    fn batched(&mut self, frame: [C; 3]) {
+        self.tap.add(frame.into_iter().map(C::value));
     }
 }
 

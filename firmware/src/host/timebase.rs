@@ -82,13 +82,3 @@ impl Timebase for HostTime {
         }
     }
 }
-
-impl Timebase for &HostTime {
-    fn now(&self) -> u64 {
-        (**self).now()
-    }
-
-    async fn until(&self, tick: u64) {
-        (**self).until(tick).await;
-    }
-}

@@ -1,6 +1,11 @@
 //! Sensors: one trait, one module per chip with its driver and a register-level model of the chip.
 
+pub mod adxl345;
+pub mod adxl355;
+pub mod analog;
 pub mod iis3dwb;
+pub mod model;
+pub mod port;
 pub mod signal;
 
 use spindle_common::wire::Samples;
@@ -11,6 +16,8 @@ pub trait Sample: Copy + Default + PartialEq + core::fmt::Debug + 'static {
     fn planar(samples: &[Self]) -> Samples<'_>;
     /// The value.
     fn value(self) -> i32;
+    /// The nearest that this type holds.
+    fn nearest(value: f32) -> Self;
 }
 
 impl Sample for i16 {
@@ -21,6 +28,11 @@ impl Sample for i16 {
     fn value(self) -> i32 {
         i32::from(self)
     }
+
+    #[allow(clippy::cast_possible_truncation, reason = "`as` saturates")]
+    fn nearest(value: f32) -> Self {
+        libm::roundf(value) as Self
+    }
 }
 
 impl Sample for i32 {
@@ -30,6 +42,11 @@ impl Sample for i32 {
 
     fn value(self) -> i32 {
         self
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "`as` saturates")]
+    fn nearest(value: f32) -> Self {
+        libm::roundf(value) as Self
     }
 }
 
@@ -48,6 +65,22 @@ pub struct SensorInfo {
     pub rate_trimmed_mhz: u32,
     /// m/s² per count.
     pub scale: f32,
+    /// Least and most that the output can be: a sample there was cut off.
+    pub ends: [i32; 2],
+}
+
+/// The ends of two's complement of this many bits.
+#[must_use]
+pub const fn ends(bits: u8) -> [i32; 2] {
+    let half = 1i32
+        << (if bits > 24 {
+            24
+        } else if bits < 2 {
+            2
+        } else {
+            bits
+        } - 1);
+    [-half, half - 1]
 }
 
 /// Consecutive frames (one sample per channel each) out of a sensor's FIFO.
@@ -55,10 +88,13 @@ pub struct SensorInfo {
 pub struct Batch {
     /// Frames that [`Sensor::drain`] will hand out.
     pub frames: usize,
-    /// Frames lost between the previous batch and this one.
+    /// Frames lost between the previous batch and this one, as far as the chip can tell.
     pub lost: u64,
     /// The FIFO overran before this batch. `lost` can be 0 even then, when the chip says so but its timestamps do not.
     pub overrun: bool,
+    /// The chip has no timestamps: `lost` is only the least that it can be. The board's ticks must tell, see
+    /// [`SampleClock::lost`](crate::acquire::SampleClock::lost).
+    pub uncounted: bool,
     /// Tick at which the last frame of this batch was the newest in the chip; absent when it was not.
     pub newest_tick: Option<u64>,
     /// Call [`Sensor::fetch`] again at once: more is waiting.
@@ -72,8 +108,17 @@ pub struct SelfTest {
     pub passed: bool,
     /// How far each axis moved, m/s².
     pub moved: [f32; 3],
-    /// The limits, m/s².
-    pub limits: [f32; 2],
+    /// The limits of each axis, m/s².
+    pub limits: [[f32; 2]; 3],
+}
+
+impl SelfTest {
+    /// Whether what moved lies inside the limits.
+    #[must_use]
+    pub fn judge(moved: [f32; 3], limits: [[f32; 2]; 3]) -> Self {
+        let passed = moved.iter().zip(&limits).all(|(moved, [least, most])| (*least..=*most).contains(moved));
+        Self { passed, moved, limits }
+    }
 }
 
 /// A sensor with a FIFO. `fetch` and `drain` alternate, so a batch goes from the bus buffer to the block without a copy

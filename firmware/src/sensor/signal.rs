@@ -1,19 +1,20 @@
 //! What a modelled chip feels: a spindle with harmonics, a bearing with impacts of growing severity, noise and gravity.
 //! Deterministic for its seed, `no_std`, cheap enough to run beside the firmware on an emulated microcontroller.
 
+use super::Sample;
 use libm::{cosf, expf, sinf};
 
 const TAU: f32 = core::f32::consts::TAU;
 const G: f32 = 9.806_65;
 
-/// Something that a modelled three-axis chip measures.
-pub trait Signal {
-    /// The next sample, in counts at `scale` m/s² per count, saturated to 16 bits.
+/// Something that a modelled three-axis chip measures. `C` holds its counts: `i16`, or `i32` for chips of up to 24 bits.
+pub trait Signal<C = i16> {
+    /// The next sample, in counts at `scale` m/s² per count, saturated to what `C` holds; a chip of fewer bits narrows it.
     /// `None`: a recording has ended.
-    fn next(&mut self, scale: f32) -> Option<[i16; 3]>;
+    fn next(&mut self, scale: f32) -> Option<[C; 3]>;
 
     /// The frame entered the chip's FIFO. For whoever keeps a copy of what the chip produced.
-    fn batched(&mut self, _frame: [i16; 3]) {}
+    fn batched(&mut self, _frame: [C; 3]) {}
 }
 
 /// A spindle and its bearing. Frequencies in Hz, accelerations in m/s².
@@ -152,11 +153,9 @@ impl SpindleSignal {
     }
 }
 
-impl Signal for SpindleSignal {
-    fn next(&mut self, scale: f32) -> Option<[i16; 3]> {
-        // `as` saturates, as the chip does.
-        #[allow(clippy::cast_possible_truncation, reason = "saturation is what the chip does")]
-        Some(self.step().map(|value| libm::roundf(value / scale) as i16))
+impl<C: Sample> Signal<C> for SpindleSignal {
+    fn next(&mut self, scale: f32) -> Option<[C; 3]> {
+        Some(self.step().map(|value| C::nearest(value / scale)))
     }
 }
 

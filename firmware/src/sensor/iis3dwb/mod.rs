@@ -6,7 +6,7 @@ mod fifo;
 pub mod model;
 pub mod registers;
 
-use super::{Batch, SelfTest, Sensor, SensorInfo};
+use super::{Batch, SelfTest, Sensor, SensorInfo, ends};
 use crate::clock::{TICK_HZ, Timebase};
 use embassy_time::{Duration, with_timeout};
 use embedded_hal_async::digital::Wait;
@@ -253,6 +253,7 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
             rate_nominal_mhz: RATE_NOMINAL_MHZ,
             rate_trimmed_mhz: u32::try_from(i64::from(RATE_NOMINAL_MHZ) + trim).unwrap_or(RATE_NOMINAL_MHZ),
             scale: self.config.full_scale.scale(),
+            ends: ends(16),
         }
     }
 
@@ -306,6 +307,7 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
             frames: self.run.frames,
             lost: self.run.lost,
             overrun: core::mem::take(&mut self.overrun) || self.run.lost > 0,
+            uncounted: false,
             newest_tick: (whole && self.run.frames > 0).then_some(self.newest_tick),
             more: !whole,
         })
@@ -329,9 +331,7 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
         for (moved, (on, off)) in moved.iter_mut().zip(on.into_iter().zip(off)) {
             *moved = libm::fabsf(on - off) * scale;
         }
-        let [least, most] = SELF_TEST_LIMITS;
-        let passed = moved.iter().all(|moved| (least..=most).contains(moved));
-        Ok(SelfTest { passed, moved, limits: SELF_TEST_LIMITS })
+        Ok(SelfTest::judge(moved, [SELF_TEST_LIMITS; 3]))
     }
 
     async fn temperature(&mut self) -> Result<Option<i16>, Self::Error> {
