@@ -6,6 +6,7 @@
 //! [`Exit::Reboot`] the board calls [`Shell::restarting`] and resets. Its panic handler calls [`Retained::note_panic`] and
 //! resets.
 
+mod port;
 mod supervise;
 
 pub use supervise::{WATCHDOG_TIMEOUT_MS, Watchdog};

@@ -10,13 +10,15 @@ mod wiring;
 use core::panic::PanicInfo;
 use cortex_m::peripheral::SCB;
 use cortex_m_rt::{ExceptionFrame, exception};
-#[cfg(feature = "defmt")]
-use defmt_rtt as _;
 use embassy_executor::Spawner;
 use spindle_firmware::app::Shell;
 use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
 use static_cell::{ConstStaticCell, StaticCell};
+
+// Defines the logger that `defmt` links to.
+#[cfg(feature = "defmt")]
+use defmt_rtt as _;
 
 /// Who this board is.
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
@@ -50,13 +52,6 @@ async fn main(spawner: Spawner) {
     let peripherals = embassy_stm32::init(chip::clocks());
     static BOOT: StaticCell<Boot> = StaticCell::new();
     let boot: &Boot = BOOT.init(RETAINED.boot(chip::reset_cause()));
-    #[cfg(feature = "defmt")]
-    defmt::info!(
-        "node {} starts for the {}. time; last panic: {}",
-        NODE.name,
-        boot.lifetime.boots,
-        boot.last_panic.as_str()
-    );
     let mut wired =
         wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
     // From here on a start that hangs ends in a reset.
@@ -64,7 +59,7 @@ async fn main(spawner: Spawner) {
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
     static SHELL: StaticCell<BoardShell> = StaticCell::new();
     let [boot_random, network_random] = wired.random;
-    let shell: &BoardShell = SHELL.init(Shell::new(NODE, boot, &RETAINED, boot_random, RING.take()));
+    let shell: &BoardShell = SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, boot_random, RING.take()));
     tasks::spawn(spawner, shell, wired, network_random);
 }
 

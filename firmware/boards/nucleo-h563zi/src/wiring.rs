@@ -1,6 +1,8 @@
 //! Which pin goes where: `hardware-configs/boards/nucleo-h563zi.toml` and the board's README in code.
 
 use crate::chip;
+use core::ops::Range;
+use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_stm32::eth::{self, Ethernet, GenericPhy, PacketQueue, Sma};
 use embassy_stm32::exti::{self, ExtiInput};
 use embassy_stm32::flash::{self, Flash};
@@ -53,6 +55,15 @@ pub struct SerialPort {
     rx: RingBufferedUartRx<'static>,
 }
 
+/// Flash for settings, as sequential-storage takes it: sectors that `memory.x` keeps free, erased and written in place.
+#[expect(dead_code, reason = "the storage of settings is built upon it")]
+pub struct Settings {
+    /// All of the chip's flash.
+    pub flash: BlockingAsync<Flash<'static, flash::Blocking>>,
+    /// The settings' part of it.
+    pub range: Range<u32>,
+}
+
 /// The way to the gateway that the node's file names.
 pub enum Link {
     /// MQTT over Ethernet.
@@ -74,7 +85,8 @@ pub struct Wired {
     /// Starts when it is told to.
     pub watchdog: IndependentWatchdog<'static, peripherals::IWDG>,
     /// The settings' memory.
-    pub flash: Flash<'static, flash::Blocking>,
+    #[expect(dead_code, reason = "the storage of settings is built upon it")]
+    pub settings: Settings,
     /// From the chip's random number generator.
     pub random: [u64; 2],
 }
@@ -89,6 +101,17 @@ const SERIAL_RX_LEN: usize = 256;
 /// Bit rates that USART3 reaches from 250 MHz: it divides by 16 to 65,535 (RM0481, USART_BRR).
 pub const fn is_baud(baud: u32) -> bool {
     baud >= 250_000_000 / 65_535 + 1 && baud <= 250_000_000 / 16
+}
+
+/// Where `memory.x` puts the settings, as an offset from the start of flash.
+fn settings_range() -> Range<u32> {
+    unsafe extern "C" {
+        static __settings_start: u8;
+        static __settings_end: u8;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "addresses have 32 bits here")]
+    let [from, to] = [(&raw const __settings_start).addr() as u32, (&raw const __settings_end).addr() as u32];
+    from..to
 }
 
 /// Connects the pins. `sensor` tells what is wired to a port of this name.
@@ -150,15 +173,18 @@ pub fn wire(
         link,
         led: Output::new(p.PB0, Level::Low, Speed::Low),
         watchdog: IndependentWatchdog::new(p.IWDG, WATCHDOG_TIMEOUT_MS * 1_000),
-        flash: Flash::new_blocking(p.FLASH),
+        settings: Settings {
+            flash: BlockingAsync::new(Flash::new_blocking(p.FLASH)),
+            range: settings_range(),
+        },
         random: [rng.next_u64(), rng.next_u64()],
     }
 }
 
 fn spi_config(sensor: &SensorConfig) -> spi::Config {
     let mut config = spi::Config::default();
-    config.mode = if sensor.model == "adxl355" { spi::MODE_0 } else { spi::MODE_3 };
-    config.frequency = Hertz(10_000_000);
+    config.mode = if sensor.spi_mode == 3 { spi::MODE_3 } else { spi::MODE_0 };
+    config.frequency = Hertz(sensor.spi_hz_max);
     // Wires of some decimetres: slower edges ring less, and are fast enough for 10 MHz.
     config.gpio_speed = Speed::Medium;
     config

@@ -9,8 +9,6 @@ mod wiring;
 
 use core::panic::PanicInfo;
 use cortex_m_rt::{ExceptionFrame, exception};
-#[cfg(feature = "defmt")]
-use defmt_rtt as _;
 use embassy_executor::Spawner;
 use embassy_rp::clocks::RoscRng;
 use embassy_rp::peripherals::WATCHDOG;
@@ -20,6 +18,10 @@ use spindle_firmware::app::{Shell, WATCHDOG_TIMEOUT_MS};
 use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
 use static_cell::{ConstStaticCell, StaticCell};
+
+// Defines the logger that `defmt` links to.
+#[cfg(feature = "defmt")]
+use defmt_rtt as _;
 
 /// Who this board is.
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
@@ -53,13 +55,6 @@ async fn main(spawner: Spawner) {
     let peripherals = embassy_rp::init(embassy_rp::config::Config::default());
     static BOOT: StaticCell<Boot> = StaticCell::new();
     let boot: &Boot = BOOT.init(RETAINED.boot(chip::reset_cause()));
-    #[cfg(feature = "defmt")]
-    defmt::info!(
-        "node {} starts for the {}. time; last panic: {}",
-        NODE.name,
-        boot.lifetime.boots,
-        boot.last_panic.as_str()
-    );
     let mut wired =
         wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
     // From here on a start that hangs ends in a reset. A debugger that halts the processor halts the watchdog too.
@@ -67,7 +62,8 @@ async fn main(spawner: Spawner) {
     wired.watchdog.start(Duration::from_millis(WATCHDOG_TIMEOUT_MS.into()));
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
     static SHELL: StaticCell<BoardShell> = StaticCell::new();
-    let shell: &BoardShell = SHELL.init(Shell::new(NODE, boot, &RETAINED, RoscRng.next_u64(), RING.take()));
+    let shell: &BoardShell =
+        SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, RoscRng.next_u64(), RING.take()));
     tasks::spawn(spawner, shell, wired).await;
 }
 

@@ -13,7 +13,7 @@ use embassy_time::Duration;
 use spindle_common::id::StreamId;
 use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, WATCHDOG_TIMEOUT_MS, Watchdog};
 use spindle_firmware::clock::{BoardTime, NoUtc};
-use spindle_firmware::config::{LinkConfig, SensorConfig};
+use spindle_firmware::config::LinkConfig;
 use spindle_firmware::light;
 use spindle_firmware::transport::Dial;
 use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
@@ -27,7 +27,7 @@ const TCP_TX: usize = 16 * 1024;
 const MESSAGE: usize = app::message_len_max(NODE);
 
 /// Samples of one block, all channels together.
-const PLANAR: usize = app::block_samples_max(NODE);
+const PLANAR: usize = NODE.planar_len_max();
 
 /// Spawns what the node needs.
 pub async fn spawn(spawner: Spawner, shell: &'static BoardShell, wired: Wired) {
@@ -49,8 +49,8 @@ pub async fn spawn(spawner: Spawner, shell: &'static BoardShell, wired: Wired) {
         }
         Link::Serial(port) => start(spawner, serial(shell, port)),
     }
-    if let (Some((stream, sensor)), Some(port)) = (NODE.sensor_at("spi1"), wired.spi1) {
-        start(spawner, sample(shell, stream, sensor, port));
+    if let (Some((stream, _)), Some(port)) = (NODE.sensor_at("spi1"), wired.spi1) {
+        start(spawner, sample(shell, stream, port));
     }
     start(spawner, show(shell, wired.led));
     start(spawner, supervise(shell, Guard(wired.watchdog)));
@@ -112,13 +112,8 @@ fn left(shell: &BoardShell, _exit: Exit) -> ! {
 }
 
 #[embassy_executor::task(pool_size = PORTS.len())]
-async fn sample(shell: &'static BoardShell, stream: StreamId, sensor: &'static SensorConfig, port: Port) {
-    use spindle_firmware::sensor::iis3dwb::{Config, FullScale, Iis3dwb};
-    let Some(full_scale) = FullScale::from_g(sensor.full_scale_g.into()) else { return };
-    let config = Config { full_scale, ..Config::default() };
-    let mut driver = Iis3dwb::new(port.bus, port.int1, BoardTime, config);
-    let mut planar = [0; PLANAR];
-    shell.sample(stream, &mut driver, &BoardTime, &mut planar, 0).await;
+async fn sample(shell: &'static BoardShell, stream: StreamId, port: Port) {
+    shell.sample_port::<PLANAR>(stream, (port.bus, port.int1), &BoardTime, 0).await;
 }
 
 #[embassy_executor::task]
