@@ -4,7 +4,7 @@ use embassy_stm32::rcc::{
     AHBPrescaler, APBPrescaler, Hse, HseMode, Pll, PllDiv, PllMul, PllPreDiv, PllSource, Sysclk, VoltageScale,
 };
 use embassy_stm32::time::Hertz;
-use embassy_stm32::{Config, pac, uid};
+use embassy_stm32::{Config, pac};
 use spindle_common::wire::messages::ResetCause;
 
 /// 250 MHz from the 8 MHz that the board's ST-LINK gives (UM3115), so the tick counter is as steady as a crystal.
@@ -52,9 +52,11 @@ pub fn reset_cause() -> ResetCause {
 
 /// A locally administered address from the chip's unique number: the same after each restart, different on each board.
 pub fn mac_address() -> [u8; 6] {
+    // Read by words: the area does not take reads of single bytes.
+    let id = [0, 1, 2].map(|word| pac::UID.uid(word).read());
     // FNV-1a, so that all 96 bits count: boards of one wafer differ in few of them.
-    let hash = uid::uid().iter().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+    let hash = id.into_iter().flat_map(u32::to_le_bytes).fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
     });
     let [a, b, c, d, e, ..] = hash.to_be_bytes();
     [0x02, a, b, c, d, e]

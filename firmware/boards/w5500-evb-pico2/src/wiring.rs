@@ -127,7 +127,8 @@ pub fn wire(
         }
         let bus = Spi::new(p.SPI1, p.PIN_10, p.PIN_11, p.PIN_12, p.DMA_CH2, p.DMA_CH3, Interrupts, config);
         let bus = exclusive(bus, Output::new(p.PIN_13, Level::High));
-        Port { bus, int1: Input::new(p.PIN_14, Pull::Down) }
+        // No pull: the sensor drives the line, and a pull-down can hold an RP2350 pin high (erratum RP2350-E9).
+        Port { bus, int1: Input::new(p.PIN_14, Pull::None) }
     });
     let link = match link {
         LinkConfig::Ethernet { .. } => {
