@@ -3,8 +3,8 @@
 use embassy_rp::{otp, pac};
 use spindle_common::wire::messages::ResetCause;
 
-/// Why the chip restarted (RP2350 datasheet: WATCHDOG REASON, POWMAN CHIP_RESET). A restart that neither names is one of
-/// the processor alone, which is what firmware asks for.
+/// Why the chip restarted (RP2350 datasheet: WATCHDOG REASON, POWMAN CHIP_RESET). The watchdog's word comes first, because its
+/// reset leaves the power manager's flags as the last one of the whole chip set them.
 pub fn reset_cause() -> ResetCause {
     let watchdog = pac::WATCHDOG.reason().read();
     if watchdog.timer() {
