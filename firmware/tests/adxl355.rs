@@ -50,13 +50,13 @@ macro_rules! driver {
 
 #[test]
 fn frames_come_out_as_they_went_in_and_the_rate_is_known_to_ten_ppm() {
-    for error in [-0.03, 0.0, 0.017] {
+    for error in [-0.03, 0.017] {
         let time = Hand::default();
         let chip = chip(&time, error);
         let mut driver = driver!(chip, time);
-        // Two minutes: every second round is the one that lets the pin fall.
-        let walk = block_on(walk(&mut driver, &time, 60_000, (0, 0), period(error), number));
-        assert!(walk.frames > 460_000, "{walk:?}");
+        // A minute: every second round is the one that lets the pin fall.
+        let walk = block_on(walk(&mut driver, &time, 30_000, (0, 0), period(error), number));
+        assert!(walk.frames > 230_000, "{walk:?}");
         assert_eq!((walk.overruns, walk.lost), (0, 0));
         let rate = f64::from(walk.rate_mhz) / 4e6 / (1.0 + error);
         assert!((rate - 1.0).abs() < 10e-6, "{rate}");

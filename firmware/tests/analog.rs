@@ -67,14 +67,14 @@ macro_rules! driver {
 
 #[test]
 fn every_conversion_comes_out_about_mid_scale_and_the_rate_is_known_to_ten_ppm() {
-    for (error, bits) in [(-0.03, 12), (0.001, 14), (0.017, 16)] {
+    for (error, bits) in [(-0.03, 12), (0.017, 16)] {
         let (time, config) = (Hand::default(), config("xyz", bits));
         let model = Model::new(Counting::default(), time.clone(), &config, error);
         let mut driver = driver!(model, config);
         let period = f64::from(TICK_HZ) / (RATE_HZ * (1.0 + error));
-        // Half a minute.
-        let walk = block_on(walk(&mut driver, &time, 6_000, (0, 0), period, number));
-        assert_eq!((walk.frames, walk.overruns, walk.lost), (6_000 * HALF_FRAMES as u64, 0, 0));
+        // A quarter of a minute.
+        let walk = block_on(walk(&mut driver, &time, 3_000, (0, 0), period, number));
+        assert_eq!((walk.frames, walk.overruns, walk.lost), (3_000 * HALF_FRAMES as u64, 0, 0));
         let rate = f64::from(walk.rate_mhz) / 5e7 / (1.0 + error);
         assert!((rate - 1.0).abs() < 10e-6, "{rate}");
     }
@@ -87,7 +87,7 @@ fn an_overrun_is_a_gap_of_the_right_length_and_what_follows_keeps_its_place_in_t
         let model = Model::new(Counting::default(), time.clone(), &config, 0.02);
         let mut driver = driver!(model, config);
         let period = f64::from(TICK_HZ) / (RATE_HZ * 1.02);
-        let walk = block_on(walk(&mut driver, &time, 3_000, (1_000, late_us), period, number));
+        let walk = block_on(walk(&mut driver, &time, 1_500, (700, late_us), period, number));
         // A half must be taken before the other is full, 5 ms later.
         assert_eq!(walk.overruns > 0, late_us > 5_000, "late by {late_us} us: {walk:?}");
         assert_eq!(walk.lost > 0, late_us > 5_000, "late by {late_us} us: {walk:?}");
@@ -167,7 +167,7 @@ fn a_sine_with_noise_keeps_its_level_through_the_converter() {
     let (mut sum, mut frames) = (0f64, 0u32);
     block_on(async {
         driver.configure().await.unwrap();
-        while frames < 100_000 {
+        while frames < 30_000 {
             driver.wait().await.unwrap();
             driver.fetch().await.unwrap();
             driver.drain(|frame| {

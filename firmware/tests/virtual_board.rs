@@ -16,7 +16,7 @@ use spindle_firmware::host::{Chip, Playback, Speed, VirtualBoard, VirtualSensor}
 use spindle_firmware::sensor::signal::Spindle;
 use std::time::{Duration, Instant};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 fn board(broker: &Broker) -> VirtualBoard {
     VirtualBoard::new("plant", "mill-1", "node-1").mqtt(broker.address.clone()).tapped()

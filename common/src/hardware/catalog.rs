@@ -59,8 +59,10 @@ impl Catalog {
                 match folder {
                     Some("boards") => {
                         add(&mut catalog.boards, stem, &text, |board| &board.name).and_then(|()| {
-                            budget_fault(&catalog.boards, stem)
-                                .map_or(Ok(()), |fault| Err((line_of(&text, None, "budget"), fault)))
+                            match budget_fault(&catalog.boards, stem) {
+                                Some(reason) => Err((line_of(&text, None, "budget"), reason)),
+                                None => Ok(()),
+                            }
                         })
                     }
                     Some("sensors") => add(&mut catalog.sensors, stem, &text, |sensor| &sensor.name)

@@ -1,6 +1,6 @@
 //! Builds planar blocks from frames.
 
-use crate::sensor::Sample;
+use crate::sensor::{Planar, Sample, magnitude};
 use spindle_common::wire::block::flags;
 
 /// Builds planar blocks in a buffer of `axes * block_samples` samples.
@@ -24,19 +24,34 @@ impl<'b, S: Sample> BlockBuilder<'b, S> {
         Self { planar, axes, block_samples, filled: 0, first_sample: 0, flags: 0, ends }
     }
 
-    /// Adds one frame. Returns true when the block is full: take it with [`BlockBuilder::seal`] before the next.
-    pub fn push(&mut self, frame: &[S]) -> bool {
-        for (axis, &sample) in frame.iter().enumerate().take(self.axes) {
-            let value = sample.value();
-            if value <= self.ends[0] || value >= self.ends[1] {
+    /// The places that are free. What was put there counts once [`BlockBuilder::add`] was told.
+    pub fn planar(&mut self) -> Planar<'_, S> {
+        Planar::new(self.planar, self.axes, self.block_samples, self.filled)
+    }
+
+    /// So many frames were put into [`BlockBuilder::planar`], with these bits. Returns true when the block is full: take it
+    /// with [`BlockBuilder::seal`] before the next.
+    pub fn add(&mut self, frames: usize, bits: u32) -> bool {
+        let from = self.filled;
+        self.filled = (self.filled + frames).min(self.block_samples);
+        // Most runs come nowhere near the ends; only those that may have are looked through.
+        let [least, most] = self.ends;
+        if bits >= magnitude(most).min(magnitude(least)) {
+            let new = self.planar.chunks_exact(self.block_samples.max(1)).take(self.axes);
+            let mut new = new.flat_map(|channel| channel.get(from..self.filled).unwrap_or_default());
+            if new.any(|sample| sample.value() <= least || sample.value() >= most) {
                 self.flags |= flags::SATURATED;
             }
-            if let Some(place) = self.planar.get_mut(axis * self.block_samples + self.filled) {
-                *place = sample;
-            }
         }
-        self.filled += 1;
         self.filled >= self.block_samples
+    }
+
+    /// Adds one frame, as [`BlockBuilder::add`] does.
+    pub fn push(&mut self, frame: &[S]) -> bool {
+        let mut planar = self.planar();
+        let frames = usize::from(planar.push(frame));
+        let bits = planar.bits();
+        self.add(frames, bits)
     }
 
     /// Hands out first index, samples per channel, flags and planar samples, if there are any, and starts the next block
@@ -77,6 +92,26 @@ impl<'b, S: Sample> BlockBuilder<'b, S> {
 mod tests {
     use super::*;
     use crate::sensor::ends;
+
+    #[test]
+    fn only_a_sample_at_an_end_is_saturation_however_loud_the_others_are() {
+        for (value, ends, saturated) in [
+            (32_767, ends(16), true),
+            (-32_768, ends(16), true),
+            (32_766, ends(16), false),
+            (-32_767, ends(16), false),
+            (4_094, [-4_096, 4_094], true),
+            (-4_096, [-4_096, 4_094], true),
+            (4_092, [-4_096, 4_094], false),
+        ] {
+            let mut planar = [0i16; 12];
+            let mut builder = BlockBuilder::new(&mut planar, 3, 4, ends);
+            builder.push(&[21, -1_366, 2_730]);
+            builder.push(&[0, value, 0]);
+            let flags = builder.seal(|_, _, flags, _| flags);
+            assert_eq!(flags, Some(if saturated { flags::SATURATED } else { 0 }), "{value}");
+        }
+    }
 
     #[test]
     fn a_block_sealed_early_is_planar_without_holes() {

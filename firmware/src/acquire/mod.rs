@@ -151,11 +151,17 @@ where
                 self.node.room(self.options.stream, batch.frames).await;
             }
             let Self { sensor, builder, clock, node, options, .. } = self;
-            sensor.drain(|frame| {
-                if builder.push(frame) {
+            loop {
+                let mut planar = builder.planar();
+                let frames = sensor.drain_into(&mut planar);
+                let bits = planar.bits();
+                if frames == 0 {
+                    break;
+                }
+                if builder.add(frames, bits) {
                     store(node, builder, clock, *options);
                 }
-            });
+            }
             if !batch.more {
                 return Ok(());
             }

@@ -18,6 +18,7 @@ use crate::log::log;
 use crate::node::{Facts, Node, WhenFull, boot_id};
 use crate::retain::{Boot, Retained};
 use crate::sensor::Sensor;
+use crate::sensor::port::{self, PortError};
 use crate::supervise::{Supervisor, TASKS_MAX, TaskId};
 use crate::transport::Dial;
 use crate::transport::mqtt::{Mqtt, Setup, SetupError, TOPIC_LEN_MAX};
@@ -25,6 +26,8 @@ use crate::transport::serial::Serial;
 use crate::uplink::session::{Exit, Session};
 use crate::uplink::{Config, Uplink};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embedded_hal_async::digital::Wait;
+use embedded_hal_async::spi::SpiDevice;
 use spindle_common::id::StreamId;
 use spindle_common::wire::{Offline, STREAMS_MAX, block_len_max, frame};
 
@@ -234,9 +237,29 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
         planar: &mut [S::Sample],
         flags: u16,
     ) {
+        acquire::run(&self.node, sensor, time, planar, self.options(stream, flags)).await;
+    }
+
+    /// [`Shell::sample`] of the chip on this bus and interrupt pin, by the driver that the node's file names. `PLANAR` is
+    /// [`block_samples_max`].
+    ///
+    /// # Errors
+    /// When the firmware cannot drive what is configured.
+    pub async fn sample_port<const PLANAR: usize, S: SpiDevice, P: Wait>(
+        &self,
+        stream: StreamId,
+        bus: (S, P),
+        time: &impl Timebase,
+        flags: u16,
+    ) -> Result<(), PortError> {
+        let Some(config) = self.config.sensors.get(usize::from(stream.0)) else { return Ok(()) };
+        let options = self.options(stream, flags);
+        port::run::<PLANAR, _, _, BLOCKS, _, _, _>(&self.node, bus, time, config, options).await
+    }
+
+    const fn options(&self, stream: StreamId, flags: u16) -> acquire::Options<'_> {
         let supervisor = Some((&self.supervisor, sensor_task(stream)));
-        let options = acquire::Options { stream, when_full: WhenFull::DropOldest, flags, supervisor };
-        acquire::run(&self.node, sensor, time, planar, options).await;
+        acquire::Options { stream, when_full: WhenFull::DropOldest, flags, supervisor }
     }
 
     /// A task whose work has come to its end says so now and then, or the watchdog would take it for hung.

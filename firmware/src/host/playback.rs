@@ -3,7 +3,7 @@
 use super::tap::Tap;
 use super::timebase::HostTime;
 use crate::clock::{TICK_HZ, Timebase};
-use crate::sensor::{Batch, SelfTest, Sensor, SensorInfo, ends};
+use crate::sensor::{Batch, Planar, SelfTest, Sensor, SensorInfo, ends};
 use core::cell::Cell;
 use core::convert::Infallible;
 use core::ops::Range;
@@ -237,18 +237,18 @@ impl Sensor for Player<'_> {
         Ok(Batch { frames: count, newest_tick: newest, ..Batch::default() })
     }
 
-    fn drain(&mut self, mut frame: impl FnMut(&[i32])) {
-        for samples in self
-            .playback
-            .samples
-            .get(self.batch.clone())
-            .unwrap_or_default()
-            .chunks_exact(self.playback.axes.len())
-        {
+    fn drain_into(&mut self, planar: &mut Planar<'_, i32>) -> usize {
+        let axes = self.playback.axes.len();
+        let mut frames = 0;
+        for samples in self.playback.samples.get(self.batch.clone()).unwrap_or_default().chunks_exact(axes) {
+            if !planar.push(samples) {
+                break;
+            }
             self.tap.add(samples.iter().copied());
-            frame(samples);
+            frames += 1;
         }
-        self.batch = 0..0;
+        self.batch.start += frames * axes;
+        frames
     }
 
     async fn self_test(&mut self) -> Result<SelfTest, Infallible> {

@@ -8,7 +8,7 @@ pub mod model;
 pub mod port;
 pub mod signal;
 
-use spindle_common::wire::Samples;
+use spindle_common::wire::{AXES_MAX, Samples};
 
 /// A sample as a sensor's FIFO gives it: 16 bits, or up to 24 in 32.
 pub trait Sample: Copy + Default + PartialEq + core::fmt::Debug + 'static {
@@ -121,7 +121,77 @@ impl SelfTest {
     }
 }
 
-/// A sensor with a FIFO. `fetch` and `drain` alternate, so a batch goes from the bus buffer to the block without a copy
+/// Free places of a planar buffer, for whole frames, and the bits that the samples put there have set.
+#[derive(Debug)]
+pub struct Planar<'p, S> {
+    samples: &'p mut [S],
+    axes: usize,
+    /// Places per channel, and those filled.
+    stride: usize,
+    filled: usize,
+    bits: u32,
+}
+
+impl<'p, S: Sample> Planar<'p, S> {
+    /// The places behind the first `filled` of each of `axes` channels of `stride` samples.
+    pub fn new(samples: &'p mut [S], axes: usize, stride: usize, filled: usize) -> Self {
+        let axes = axes.max(1);
+        Self { stride: stride.min(samples.len() / axes), samples, axes, filled, bits: 0 }
+    }
+
+    /// Frames that have room.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        self.stride.saturating_sub(self.filled)
+    }
+
+    /// The next `frames` places of three channels; taken with that. `None` when it has not three, or less room.
+    pub fn three(&mut self, frames: usize) -> Option<[&mut [S]; 3]> {
+        if self.axes != 3 || frames > self.room() {
+            return None;
+        }
+        let (from, to) = (self.filled, self.filled + frames);
+        self.filled = to;
+        let (x, rest) = self.samples.split_at_mut_checked(self.stride)?;
+        let (y, z) = rest.split_at_mut_checked(self.stride)?;
+        Some([x.get_mut(from..to)?, y.get_mut(from..to)?, z.get_mut(from..to)?])
+    }
+
+    /// Puts one frame, if it has room.
+    pub fn push(&mut self, frame: &[S]) -> bool {
+        if self.room() == 0 {
+            return false;
+        }
+        for (channel, &sample) in frame.iter().enumerate().take(self.axes) {
+            if let Some(place) = self.samples.get_mut(channel * self.stride + self.filled) {
+                *place = sample;
+            }
+            self.bits |= magnitude(sample.value());
+        }
+        self.filled += 1;
+        true
+    }
+
+    /// Tells the [`magnitude`]s, put together by `or`, of samples that were put into [`Planar::three`].
+    pub const fn note(&mut self, bits: u32) {
+        self.bits |= bits;
+    }
+
+    /// All magnitudes put together by `or`: no sample's is greater.
+    #[must_use]
+    pub const fn bits(&self) -> u32 {
+        self.bits
+    }
+}
+
+/// The value without its sign, -1 counting as 0: two instructions, and as good as the amount to tell that none is near the
+/// range's ends.
+#[must_use]
+pub const fn magnitude(value: i32) -> u32 {
+    (value ^ value >> 31).cast_unsigned()
+}
+
+/// A sensor with a FIFO. `fetch` and `drain_into` alternate, so a batch goes from the bus buffer to the block without a copy
 /// in between.
 #[allow(async_fn_in_trait, reason = "tasks of one board run on one executor and need no Send")]
 pub trait Sensor {
@@ -142,8 +212,19 @@ pub trait Sensor {
     /// Reads what the FIFO holds into the driver's buffer.
     async fn fetch(&mut self) -> Result<Batch, Self::Error>;
 
-    /// Hands out the frames of the last batch, oldest first, one slice of one sample per channel each.
-    fn drain(&mut self, frame: impl FnMut(&[Self::Sample]));
+    /// Puts the next frames of the last batch into `planar`, oldest first, as many as there are or as have room. Returns
+    /// how many.
+    fn drain_into(&mut self, planar: &mut Planar<'_, Self::Sample>) -> usize;
+
+    /// Hands out the frames of the last batch one by one, as slices of one sample per channel. [`Sensor::drain_into`] is
+    /// what the core uses.
+    fn drain(&mut self, mut frame: impl FnMut(&[Self::Sample])) {
+        let axes = usize::from(self.info().axes).min(AXES_MAX);
+        let mut samples = [Self::Sample::default(); AXES_MAX];
+        while self.drain_into(&mut Planar::new(&mut samples, axes, 1, 0)) > 0 {
+            frame(samples.get(..axes).unwrap_or_default());
+        }
+    }
 
     /// Runs the datasheet's self-test. Sampling stops for it; call [`Sensor::configure`] afterwards.
     async fn self_test(&mut self) -> Result<SelfTest, Self::Error>;

@@ -1,27 +1,32 @@
 //! The sensors on this board: register-level models of the chips, fed by a signal that the computer can compute again.
 
 use spindle_firmware::config::SensorConfig;
-use spindle_firmware::sensor::iis3dwb::{Config, FullScale};
+use spindle_firmware::sensor::Sample;
 use spindle_firmware::sensor::signal::{Signal, Spindle, SpindleSignal};
 
 /// A spindle's signal that may end. It stands still until the chip puts its frames into the FIFO, so that sample number n of
 /// the stream is frame number n of the signal.
-pub struct Feed {
+pub struct Feed<C> {
     signal: SpindleSignal,
     left: Option<u64>,
     /// Given to the chip, but not in its FIFO yet.
-    pending: Option<[i16; 3]>,
+    pending: Option<[C; 3]>,
 }
 
-impl Feed {
-    /// `Spindle::default()` with this seed; ends after `frames`, if given.
-    pub fn new(seed: u32, frames: Option<u64>) -> Self {
-        Self { signal: Spindle { seed, ..Spindle::default() }.start(), left: frames, pending: None }
+impl<C> Feed<C> {
+    /// `Spindle::default()` with this seed, at the sensor's nominal rate and with a resonance within its band; ends after
+    /// `frames`, if given.
+    pub fn new(sensor: &SensorConfig, seed: u32, frames: Option<u64>) -> Self {
+        let spindle = Spindle::default();
+        let rate_hz = sensor.rate_nominal_mhz as f32 / 1000.0;
+        let resonance_hz = spindle.resonance_hz.min(0.3 * rate_hz);
+        let signal = Spindle { rate_hz, resonance_hz, seed, ..spindle }.start();
+        Self { signal, left: frames, pending: None }
     }
 }
 
-impl Signal for Feed {
-    fn next(&mut self, scale: f32) -> Option<[i16; 3]> {
+impl<C: Sample> Signal<C> for Feed<C> {
+    fn next(&mut self, scale: f32) -> Option<[C; 3]> {
         if self.left == Some(0) {
             return None;
         }
@@ -31,17 +36,8 @@ impl Signal for Feed {
         self.pending
     }
 
-    fn batched(&mut self, _frame: [i16; 3]) {
+    fn batched(&mut self, _frame: [C; 3]) {
         self.pending = None;
         self.left = self.left.map(|left| left.saturating_sub(1));
     }
-}
-
-/// The driver's configuration, if the sensor is one that this board has a model of.
-pub fn iis3dwb(sensor: &SensorConfig) -> Option<Config> {
-    if sensor.model != "iis3dwb" {
-        return None;
-    }
-    let full_scale = FullScale::from_g(sensor.full_scale_g.into())?;
-    Some(Config { full_scale, ..Config::default() })
 }

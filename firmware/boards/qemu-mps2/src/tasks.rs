@@ -2,7 +2,7 @@
 
 use crate::host::{self, Arguments, Link};
 use crate::lan9118::Lan9118;
-use crate::models::{self, Feed};
+use crate::models::Feed;
 use crate::uart::{Line, Uart};
 use crate::watchdog::Cmsdk;
 use crate::{BoardShell, MESSAGE, NODE, stack};
@@ -14,13 +14,11 @@ use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Timer};
 use spindle_common::id::StreamId;
-use spindle_common::wire::STREAMS_MAX;
 use spindle_common::wire::block::flags;
 use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, sensor_task};
 use spindle_firmware::clock::{BoardTime, NoUtc};
 use spindle_firmware::config::LinkConfig;
-use spindle_firmware::sensor::iis3dwb::Iis3dwb;
-use spindle_firmware::sensor::iis3dwb::model::Model;
+use spindle_firmware::sensor::{adxl345, adxl355, iis3dwb};
 use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
 use spindle_firmware::uplink::session::Exit;
 use static_cell::{ConstStaticCell, StaticCell};
@@ -148,28 +146,40 @@ fn left(shell: &'static BoardShell, exit: Exit) -> ! {
     host::exit(0)
 }
 
-#[embassy_executor::task(pool_size = STREAMS_MAX)]
+#[embassy_executor::task(pool_size = NODE.sensors.len())]
 async fn sample(shell: &'static BoardShell, arguments: Arguments, stream: StreamId) {
     let sensor = &NODE.sensors[usize::from(stream.0)];
-    let Some(config) = models::iis3dwb(sensor) else {
-        host::print(format_args!("sensor {}: this board has no model of {}", sensor.name, sensor.model));
-        host::exit(2);
-    };
     let seed = arguments.seed.wrapping_add(stream.0.into());
-    let mut model = Model::new(Feed::new(seed, arguments.samples), BoardTime, 0.0);
-    if !arguments.overruns {
-        model = model.patient();
+    macro_rules! run {
+        ($chip:ident) => {{
+            let feed = Feed::new(sensor, seed, arguments.samples);
+            let mut model = $chip::model::Model::new(feed, BoardTime, 0.0);
+            if !arguments.overruns {
+                model = model.patient();
+            }
+            let bus = (model.spi(), model.int1());
+            let sampling = shell.sample_port::<PLANAR, _, _>(stream, bus, &BoardTime, flags::SYNTHETIC);
+            let sampling = or_fault(shell, &arguments, sensor.name, sampling);
+            let ending = async {
+                model.drained().await;
+                shell.node.halt(stream);
+                core::future::pending::<()>().await;
+            };
+            if let Either::First(Err(error)) = select(sampling, ending).await {
+                host::print(format_args!("{error}"));
+                host::exit(2);
+            }
+        }};
     }
-    let mut driver = Iis3dwb::new(model.spi(), model.int1(), BoardTime, config);
-    let mut planar = [0; PLANAR];
-    let sampling = shell.sample(stream, &mut driver, &BoardTime, &mut planar, flags::SYNTHETIC);
-    let sampling = or_fault(shell, &arguments, sensor.name, sampling);
-    let ending = async {
-        model.drained().await;
-        shell.node.halt(stream);
-        core::future::pending::<()>().await;
-    };
-    select(sampling, ending).await;
+    match sensor.model {
+        "iis3dwb" => run!(iis3dwb),
+        "adxl355" => run!(adxl355),
+        "adxl345" => run!(adxl345),
+        model => {
+            host::print(format_args!("sensor {}: this board has no model of {model}", sensor.name));
+            host::exit(2);
+        }
+    }
     ENDED.fetch_add(1, Ordering::SeqCst);
     ONE_ENDED.signal(());
     loop {

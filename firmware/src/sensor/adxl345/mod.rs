@@ -10,7 +10,7 @@
 pub mod model;
 pub mod registers;
 
-use super::{Batch, SelfTest, Sensor, SensorInfo};
+use super::{Batch, Planar, SelfTest, Sensor, SensorInfo};
 use crate::clock::{TICK_HZ, Timebase};
 use embassy_time::{Duration, with_timeout};
 use embedded_hal_async::digital::Wait;
@@ -147,8 +147,9 @@ pub struct Adxl345<S, P, T> {
     time: T,
     config: Config,
     frames: [[i16; 3]; reg::FRAMES_MAX],
-    /// Frames that `drain` will hand out.
+    /// Frames of the last batch, and those handed out already.
     filled: usize,
+    given: usize,
     /// INT1 has told of samples that were not read yet.
     expected: bool,
 }
@@ -156,7 +157,16 @@ pub struct Adxl345<S, P, T> {
 impl<S: SpiDevice, P: Wait, T: Timebase> Adxl345<S, P, T> {
     /// A driver on this bus and interrupt pin. The bus must run in mode 3, at 1.6 MHz or less.
     pub const fn new(spi: S, int1: P, time: T, config: Config) -> Self {
-        Self { spi, int1, time, config, frames: [[0; 3]; reg::FRAMES_MAX], filled: 0, expected: false }
+        Self {
+            spi,
+            int1,
+            time,
+            config,
+            frames: [[0; 3]; reg::FRAMES_MAX],
+            filled: 0,
+            given: 0,
+            expected: false,
+        }
     }
 
     async fn read(&mut self, register: u8, out: &mut [u8]) -> Result<(), Error<S::Error, P::Error>> {
@@ -265,7 +275,7 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Adxl345<S, P, T> {
 
     async fn configure(&mut self) -> Result<(), Self::Error> {
         self.stop().await?;
-        (self.filled, self.expected) = (0, false);
+        (self.filled, self.given, self.expected) = (0, 0, false);
         self.set(reg::BW_RATE, reg::RATE_3200).await?;
         self.set(reg::DATA_FORMAT, reg::FULL_RES | self.config.full_scale.bits()).await?;
         self.set(reg::INT_MAP, 0).await?;
@@ -286,7 +296,7 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Adxl345<S, P, T> {
     }
 
     async fn fetch(&mut self) -> Result<Batch, Self::Error> {
-        self.filled = 0;
+        (self.filled, self.given) = (0, 0);
         let newest_tick = self.time.now();
         let overrun = self.fill().await?;
         Ok(Batch {
@@ -299,10 +309,12 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Adxl345<S, P, T> {
         })
     }
 
-    fn drain(&mut self, mut frame: impl FnMut(&[i16])) {
-        for samples in &self.frames[..self.filled] {
-            frame(samples);
+    fn drain_into(&mut self, planar: &mut Planar<'_, i16>) -> usize {
+        let before = self.given;
+        while self.given < self.filled && planar.push(&self.frames[self.given]) {
+            self.given += 1;
         }
+        self.given - before
     }
 
     async fn self_test(&mut self) -> Result<SelfTest, Self::Error> {

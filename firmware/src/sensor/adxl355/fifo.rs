@@ -1,6 +1,7 @@
 //! From FIFO entries of one axis each to frames. The x axis carries a marker; y and z follow it.
 
 use super::registers::{EMPTY, ENTRY_LEN, X_MARKER, ZEROS};
+use crate::sensor::magnitude;
 
 /// Bytes of a frame.
 pub(super) const FRAME_LEN: usize = 3 * ENTRY_LEN;
@@ -30,11 +31,15 @@ pub(super) fn sample(entry: &[u8]) -> i32 {
     i32::from_be_bytes([entry[0], entry[1], entry[2] & 0xF0, 0]) >> 12
 }
 
-/// Hands out the frames among `bytes`.
-pub(super) fn frames(bytes: &[u8], mut frame: impl FnMut(&[i32])) {
-    for [x, y, z] in bytes.chunks_exact(FRAME_LEN).map(|nine| [&nine[..3], &nine[3..6], &nine[6..]]) {
-        frame(&[sample(x), sample(y), sample(z)]);
+/// Puts the frames in `bytes` into their places. Returns the samples' [`magnitude`]s put together.
+pub(super) fn unpack(bytes: &[u8], [xs, ys, zs]: [&mut [i32]; 3]) -> u32 {
+    let mut bits = 0;
+    let places = xs.iter_mut().zip(ys).zip(zs);
+    for (nine, ((x, y), z)) in bytes.chunks_exact(FRAME_LEN).zip(places) {
+        (*x, *y, *z) = (sample(&nine[..3]), sample(&nine[3..6]), sample(&nine[6..]));
+        bits |= magnitude(*x) | magnitude(*y) | magnitude(*z);
     }
+    bits
 }
 
 /// An entry: what the model puts into its FIFO.
@@ -58,9 +63,9 @@ mod tests {
         let given = [[524_287, -524_288, -1], [0, 1, -2]];
         let bytes = bytes(&given);
         assert_eq!(whole_frames(&bytes), Ok(2));
-        let mut found = Vec::new();
-        frames(&bytes, |frame| found.push([frame[0], frame[1], frame[2]]));
-        assert_eq!(found, given);
+        let (mut x, mut y, mut z) = ([0; 2], [0; 2], [0; 2]);
+        let bits = unpack(&bytes, [&mut x, &mut y, &mut z]);
+        assert_eq!(([x[0], y[0], z[0]], [x[1], y[1], z[1]], bits), (given[0], given[1], 524_287));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod fifo;
 pub mod model;
 pub mod registers;
 
-use super::{Batch, SelfTest, Sensor, SensorInfo, ends};
+use super::{Batch, Planar, SelfTest, Sensor, SensorInfo, ends};
 use crate::clock::{TICK_HZ, Timebase};
 use embassy_time::{Duration, with_timeout};
 use embedded_hal_async::digital::Wait;
@@ -133,7 +133,7 @@ pub struct Adxl355<S, P, T> {
     /// Bytes of `buffer` that are filled, and those handed out already.
     filled: usize,
     at: usize,
-    /// Frames that `drain` will hand out.
+    /// Frames behind `at` that were not handed out yet.
     frames: usize,
     /// INT1 has told of samples that were not read yet.
     expected: bool,
@@ -315,8 +315,15 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Adxl355<S, P, T> {
         })
     }
 
-    fn drain(&mut self, frame: impl FnMut(&[i32])) {
-        fifo::frames(&self.buffer[self.at..self.at + self.frames * FRAME_LEN], frame);
+    fn drain_into(&mut self, planar: &mut Planar<'_, i32>) -> usize {
+        let frames = self.frames.min(planar.room());
+        let end = self.at + frames * FRAME_LEN;
+        let Some(places) = planar.three(frames) else { return 0 };
+        let bits = fifo::unpack(&self.buffer[self.at..end], places);
+        planar.note(bits);
+        self.at = end;
+        self.frames -= frames;
+        frames
     }
 
     async fn self_test(&mut self) -> Result<SelfTest, Self::Error> {

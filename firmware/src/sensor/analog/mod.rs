@@ -6,7 +6,7 @@
 
 pub mod model;
 
-use super::{Batch, SelfTest, Sensor, SensorInfo};
+use super::{Batch, Planar, SelfTest, Sensor, SensorInfo};
 use crate::config::SensorConfig;
 use embassy_time::{Duration, with_timeout};
 
@@ -86,7 +86,9 @@ pub struct Analog<'c, A, const BUFFER: usize> {
     config: &'c SensorConfig,
     channels: usize,
     buffer: [u16; BUFFER],
+    /// Counts of the last half, and those handed out already.
     filled: usize,
+    given: usize,
 }
 
 impl<'c, A: AdcStream, const BUFFER: usize> Analog<'c, A, BUFFER> {
@@ -94,7 +96,7 @@ impl<'c, A: AdcStream, const BUFFER: usize> Analog<'c, A, BUFFER> {
     pub const fn new(adc: A, config: &'c SensorConfig) -> Self {
         let channels = config.axes.len();
         let channels = if channels < 1 { 1 } else { channels };
-        Self { adc, config, channels, buffer: [0; BUFFER], filled: 0 }
+        Self { adc, config, channels, buffer: [0; BUFFER], filled: 0, given: 0 }
     }
 
     /// Counts below mid-scale are negative.
@@ -142,7 +144,7 @@ impl<A: AdcStream, const BUFFER: usize> Sensor for Analog<'_, A, BUFFER> {
     }
 
     async fn configure(&mut self) -> Result<(), Self::Error> {
-        self.filled = 0;
+        (self.filled, self.given) = (0, 0);
         self.adc.self_test(Force::Off);
         self.adc.start().await.map_err(Error::Adc)
     }
@@ -155,7 +157,7 @@ impl<A: AdcStream, const BUFFER: usize> Sensor for Analog<'_, A, BUFFER> {
     }
 
     async fn fetch(&mut self) -> Result<Batch, Self::Error> {
-        self.filled = 0;
+        (self.filled, self.given) = (0, 0);
         let Some(half) = self.adc.take(&mut self.buffer).map_err(Error::Adc)? else {
             return Ok(Batch::default());
         };
@@ -178,17 +180,23 @@ impl<A: AdcStream, const BUFFER: usize> Sensor for Analog<'_, A, BUFFER> {
         })
     }
 
-    fn drain(&mut self, mut frame: impl FnMut(&[i16])) {
+    fn drain_into(&mut self, planar: &mut Planar<'_, i16>) -> usize {
         let middle = self.middle();
         let mut samples = [0i16; CHANNELS_MAX];
-        for counts in self.buffer[..self.filled].chunks_exact(self.channels) {
+        let mut frames = 0;
+        for counts in self.buffer[self.given..self.filled].chunks_exact(self.channels) {
             for (sample, &count) in samples.iter_mut().zip(counts) {
                 #[allow(clippy::cast_possible_truncation, reason = "the width was checked")]
                 let signed = (i32::from(count) - middle) as i16;
                 *sample = signed;
             }
-            frame(samples.get(..self.channels).unwrap_or(&samples));
+            if !planar.push(samples.get(..self.channels).unwrap_or(&samples)) {
+                break;
+            }
+            frames += 1;
         }
+        self.given += frames * self.channels;
+        frames
     }
 
     async fn self_test(&mut self) -> Result<SelfTest, Self::Error> {

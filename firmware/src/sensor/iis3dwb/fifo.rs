@@ -4,7 +4,8 @@
 //! distance between two timestamps says exactly how many frames the chip took between them, and with that how many an
 //! overrun cost. A timestamp belongs to the acceleration word with the same 2-bit slot counter, whichever comes first.
 
-use super::registers::{TAG_TIMESTAMP, TAG_XL, WORD_LEN};
+use super::registers::{TAG_TIMESTAMP, TAG_XL, WORD_LEN, tag};
+use crate::sensor::magnitude;
 
 /// Frames per timestamp word.
 const FRAMES_PER_STAMP: u64 = 32;
@@ -31,6 +32,9 @@ pub(super) struct Run {
     pub(super) lost: u64,
 }
 
+/// Tag of an acceleration word, by slot.
+const XL_TAGS: [u8; 4] = [tag(TAG_XL, 0), tag(TAG_XL, 1), tag(TAG_XL, 2), tag(TAG_XL, 3)];
+
 /// Keeps the sample count over batches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counter {
@@ -55,6 +59,16 @@ impl Counter {
         let mut waiting: Option<(u32, u8)> = None;
         let mut located = false;
         for word in bytes.chunks_exact(WORD_LEN) {
+            // Nearly all words are the acceleration that comes next; they need no parity counted.
+            if let (Some(last), None) = (self.slot, waiting)
+                && word[0] == XL_TAGS[usize::from((last + 1) & 3)]
+            {
+                self.slot = Some((last + 1) & 3);
+                self.next += 1;
+                run.frames += 1;
+                run.words += 1;
+                continue;
+            }
             let (sensor, slot) = parse_tag(word[0])?;
             let mut stamp = None;
             match sensor {
@@ -113,14 +127,22 @@ impl Counter {
     }
 }
 
-/// Hands out the frames among `bytes`.
-pub(super) fn frames(bytes: &[u8], mut frame: impl FnMut(&[i16])) {
+/// Puts the frames among `bytes` into as many places as there are. Returns the words used, and the samples'
+/// [`magnitude`]s put together.
+pub(super) fn unpack(bytes: &[u8], [xs, ys, zs]: [&mut [i16]; 3]) -> (usize, u32) {
+    let (mut words, mut bits) = (0, 0);
+    let mut places = xs.iter_mut().zip(ys).zip(zs);
     for word in bytes.chunks_exact(WORD_LEN) {
         if word[0] >> 3 == TAG_XL {
-            let axis = |at: usize| i16::from_le_bytes([word[at], word[at + 1]]);
-            frame(&[axis(1), axis(3), axis(5)]);
+            let Some(((x, y), z)) = places.next() else { break };
+            *x = i16::from_le_bytes([word[1], word[2]]);
+            *y = i16::from_le_bytes([word[3], word[4]]);
+            *z = i16::from_le_bytes([word[5], word[6]]);
+            bits |= magnitude((*x).into()) | magnitude((*y).into()) | magnitude((*z).into());
         }
+        words += 1;
     }
+    (words, bits)
 }
 
 fn parse_tag(tag: u8) -> Result<(u8, u8), FifoError> {
@@ -132,7 +154,6 @@ fn parse_tag(tag: u8) -> Result<(u8, u8), FifoError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::registers::tag;
     use super::*;
     use std::vec::Vec;
 

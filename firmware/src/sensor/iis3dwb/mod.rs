@@ -6,7 +6,7 @@ mod fifo;
 pub mod model;
 pub mod registers;
 
-use super::{Batch, SelfTest, Sensor, SensorInfo, ends};
+use super::{Batch, Planar, SelfTest, Sensor, SensorInfo, ends};
 use crate::clock::{TICK_HZ, Timebase};
 use embassy_time::{Duration, with_timeout};
 use embedded_hal_async::digital::Wait;
@@ -128,7 +128,7 @@ pub struct Iis3dwb<S, P, T> {
     /// Bytes of `buffer` that are filled, and those handed out already.
     filled: usize,
     at: usize,
-    /// Run that `drain` will hand out.
+    /// What of the last run was not handed out yet.
     run: Run,
     newest_tick: u64,
     overrun: bool,
@@ -313,9 +313,16 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
         })
     }
 
-    fn drain(&mut self, frame: impl FnMut(&[i16])) {
+    fn drain_into(&mut self, planar: &mut Planar<'_, i16>) -> usize {
+        let frames = self.run.frames.min(planar.room());
         let end = self.at + self.run.words * reg::WORD_LEN;
-        fifo::frames(self.buffer.get(self.at..end).unwrap_or_default(), frame);
+        let Some(places) = planar.three(frames) else { return 0 };
+        let (words, bits) = fifo::unpack(self.buffer.get(self.at..end).unwrap_or_default(), places);
+        planar.note(bits);
+        self.at += words * reg::WORD_LEN;
+        self.run.words -= words;
+        self.run.frames -= frames;
+        frames
     }
 
     async fn self_test(&mut self) -> Result<SelfTest, Self::Error> {
