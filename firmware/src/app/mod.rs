@@ -6,7 +6,6 @@
 //! [`Exit::Reboot`] the board calls [`Shell::restarting`] and resets. Its panic handler calls [`Retained::note_panic`] and
 //! resets.
 
-mod port;
 mod supervise;
 
 pub use supervise::{WATCHDOG_TIMEOUT_MS, Watchdog};

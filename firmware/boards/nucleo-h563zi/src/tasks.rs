@@ -7,8 +7,9 @@ use embassy_net::{Runner, Stack, StackResources};
 use embassy_stm32::gpio::Output;
 use embassy_stm32::peripherals::IWDG;
 use embassy_stm32::wdg::IndependentWatchdog;
+use embassy_time::Timer;
 use spindle_common::id::StreamId;
-use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, Watchdog};
+use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, Watchdog, sensor_task};
 use spindle_firmware::clock::{BoardTime, NoUtc};
 use spindle_firmware::config::LinkConfig;
 use spindle_firmware::light;
@@ -103,7 +104,18 @@ fn left(shell: &BoardShell, _exit: Exit) -> ! {
 
 #[embassy_executor::task(pool_size = PORTS.len())]
 async fn sample(shell: &'static BoardShell, stream: StreamId, port: Port) {
-    shell.sample_port::<PLANAR>(stream, (port.bus, port.int1), &BoardTime, 0).await;
+    let sampled = shell.sample_port::<PLANAR, _, _>(stream, (port.bus, port.int1), &BoardTime, 0).await;
+    if let Err(error) = sampled {
+        #[cfg(feature = "defmt")]
+        defmt::error!("{}", defmt::Display2Format(&error));
+        #[cfg(not(feature = "defmt"))]
+        let _ = error;
+    }
+    // A sensor that the firmware cannot drive, or that was halted, stays silent, and its counters tell so; the others go on.
+    loop {
+        shell.check_in(sensor_task(stream));
+        Timer::after_secs(1).await;
+    }
 }
 
 #[embassy_executor::task]

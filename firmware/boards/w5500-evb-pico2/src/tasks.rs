@@ -9,9 +9,9 @@ use embassy_rp::clocks::RoscRng;
 use embassy_rp::gpio::Output;
 use embassy_rp::uart::BufferedUart;
 use embassy_rp::watchdog;
-use embassy_time::Duration;
+use embassy_time::{Duration, Timer};
 use spindle_common::id::StreamId;
-use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, WATCHDOG_TIMEOUT_MS, Watchdog};
+use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, WATCHDOG_TIMEOUT_MS, Watchdog, sensor_task};
 use spindle_firmware::clock::{BoardTime, NoUtc};
 use spindle_firmware::config::LinkConfig;
 use spindle_firmware::light;
@@ -113,7 +113,18 @@ fn left(shell: &BoardShell, _exit: Exit) -> ! {
 
 #[embassy_executor::task(pool_size = PORTS.len())]
 async fn sample(shell: &'static BoardShell, stream: StreamId, port: Port) {
-    shell.sample_port::<PLANAR>(stream, (port.bus, port.int1), &BoardTime, 0).await;
+    let sampled = shell.sample_port::<PLANAR, _, _>(stream, (port.bus, port.int1), &BoardTime, 0).await;
+    if let Err(error) = sampled {
+        #[cfg(feature = "defmt")]
+        defmt::error!("{}", defmt::Display2Format(&error));
+        #[cfg(not(feature = "defmt"))]
+        let _ = error;
+    }
+    // A sensor that the firmware cannot drive, or that was halted, stays silent, and its counters tell so; the others go on.
+    loop {
+        shell.check_in(sensor_task(stream));
+        Timer::after_secs(1).await;
+    }
 }
 
 #[embassy_executor::task]
