@@ -108,6 +108,18 @@ pub const fn node(name: &str) -> &'static NodeConfig {
     }
 }
 
+/// Whether a name is among these.
+const fn is_among(name: &str, names: &[&str]) -> bool {
+    let mut index = 0;
+    while index < names.len() {
+        if is_same(name.as_bytes(), names[index].as_bytes()) {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
 const fn is_same(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
@@ -134,6 +146,42 @@ impl SensorConfig {
 }
 
 impl NodeConfig {
+    /// Whether the node's file names this board.
+    #[must_use]
+    pub const fn is_for(&self, board: &str) -> bool {
+        is_same(self.board.as_bytes(), board.as_bytes())
+    }
+
+    /// Whether each sensor has one of these ports to itself.
+    #[must_use]
+    pub const fn is_wired(&self, ports: &[&str]) -> bool {
+        let mut index = 0;
+        while index < self.sensors.len() {
+            let Some(port) = self.sensors[index].port else { return false };
+            if !is_among(port, ports) {
+                return false;
+            }
+            let mut other = 0;
+            while other < index {
+                if let Some(taken) = self.sensors[other].port
+                    && is_same(taken.as_bytes(), port.as_bytes())
+                {
+                    return false;
+                }
+                other += 1;
+            }
+            index += 1;
+        }
+        true
+    }
+
+    /// The sensor at this port, with the number of its stream.
+    #[must_use]
+    pub fn sensor_at(&self, port: &str) -> Option<(StreamId, &'static SensorConfig)> {
+        let mut sensors = (0u8..).zip(self.sensors);
+        sensors.find(|(_, sensor)| sensor.port == Some(port)).map(|(index, sensor)| (StreamId(index), sensor))
+    }
+
     /// Samples of the largest block of any of its sensors, all channels together: what [`Buffers`](crate::reduce::Buffers) hold.
     #[must_use]
     pub const fn planar_len_max(&self) -> usize {
@@ -223,6 +271,21 @@ mod tests {
         assert_eq!((streams[0].sensor, streams[0].model, streams[0].axes), ("spindle", "iis3dwb", "xyz"));
         assert_eq!((streams[0].rate_nominal_mhz, streams[0].bits), (RATE_NOMINAL_MHZ, 16));
         assert!((streams[0].scale / FullScale::G4.scale() - 1.0).abs() < 1e-6);
+        assert!(DEMO.is_for("host") && !DEMO.is_for("hos") && !DEMO.is_for("tsoh"));
         assert_eq!(node("bench-serial").link, LinkConfig::Serial { baud: 921_600 });
+    }
+
+    #[test]
+    fn a_node_is_wired_when_each_sensor_has_a_port_of_its_own() {
+        const MILL: &NodeConfig = node("mill-3-spindle");
+        assert!(MILL.is_wired(&["spi1", "spi3"]));
+        assert!(!MILL.is_wired(&["spi1"]) && !MILL.is_wired(&["spi3"]) && !MILL.is_wired(&[]));
+        assert!(!DEMO.is_wired(&["spi1"]), "a sensor without a port is not wired");
+        let twice = [MILL.sensors[0], SensorConfig { port: Some("spi1"), ..MILL.sensors[1] }];
+        let twice: &'static [SensorConfig] = std::boxed::Box::leak(std::boxed::Box::new(twice));
+        assert!(!NodeConfig { sensors: twice, ..*MILL }.is_wired(&["spi1", "spi3"]));
+        let (stream, sensor) = MILL.sensor_at("spi3").unwrap();
+        assert_eq!((stream, sensor.name), (StreamId(1), "column"));
+        assert!(MILL.sensor_at("spi2").is_none());
     }
 }

@@ -16,6 +16,7 @@ pub mod command;
 pub mod config;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod light;
 mod log;
 pub mod node;
 pub mod reduce;
