@@ -9,11 +9,12 @@ use embassy_futures::select::select;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use hand::Hand;
 use spindle_common::id::{BootId, Seq, StreamId};
+use spindle_common::settings::Settings;
 use spindle_common::wire::messages::ResetCause;
 use spindle_common::wire::{Message, decode};
 use spindle_firmware::acquire::Options;
 use spindle_firmware::config::{self, NodeConfig, SensorConfig};
-use spindle_firmware::node::{Facts, Node, WhenFull};
+use spindle_firmware::node::{Facts, Limits, Node, WhenFull};
 use spindle_firmware::sensor::port::{self, PortError};
 use spindle_firmware::sensor::signal::Signal;
 use spindle_firmware::sensor::{adxl345, adxl355, analog, iis3dwb};
@@ -34,8 +35,15 @@ fn node(config: &NodeConfig) -> TestNode {
         last_panic: "",
         lifetime: None,
         streams: config.streams(),
+        limits: Limits {
+            link_bits_per_s: 100_000_000,
+            block_samples_max: 1024,
+            burst_samples_max: 1024,
+            message_len_max: 16_384,
+        },
     };
-    Node::new(facts, vec![0; 1 << 20])
+    let settings = Settings::built_in(&facts.streams);
+    Node::new(facts, settings, vec![0; 1 << 20])
 }
 
 const OPTIONS: Options<'static> =

@@ -8,7 +8,7 @@ use spindle_common::id::{BootId, Seq, StreamId};
 use spindle_common::settings::{Codec, Settings, Step, StreamSettings, TriggerSettings};
 use spindle_common::wire::block::flags;
 use spindle_common::wire::messages::{ResetCause, TriggerKind};
-use spindle_common::wire::{Encoding, Lifetime, Message, StreamInfo, decode};
+use spindle_common::wire::{Encoding, Message, StreamInfo, decode};
 use spindle_firmware::acquire::SampleClock;
 use spindle_firmware::node::{Facts, Limits, Node};
 use spindle_firmware::reduce::{CHUNK_FRAMES, Memory, Reducer};
@@ -44,7 +44,7 @@ fn node(ring: usize) -> TestNode {
         reset_cause: ResetCause::PowerOn,
         last_panic: "",
         streams: [info()].into_iter().collect(),
-        lifetime: Lifetime::default(),
+        lifetime: None,
         limits: Limits {
             link_bits_per_s: 1_000_000_000,
             block_samples_max: 400,

@@ -6,7 +6,7 @@ use embedded_storage_async::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, 
 use spindle_common::id::{BootId, StreamId};
 use spindle_common::settings::{Settings, Step};
 use spindle_common::wire::messages::ResetCause;
-use spindle_common::wire::{Encoding, InForce, Lifetime, StreamInfo};
+use spindle_common::wire::{Encoding, InForce, StreamInfo};
 use spindle_firmware::node::{Facts, Limits};
 use spindle_firmware::settings::{FlashStore, Store, Unusable, at_start};
 
@@ -130,7 +130,7 @@ fn facts() -> Facts<'static> {
         reset_cause: ResetCause::PowerOn,
         last_panic: "",
         streams: [stream(0, "a"), stream(1, "b")].into_iter().collect(),
-        lifetime: Lifetime::default(),
+        lifetime: None,
         limits: Limits {
             link_bits_per_s: 100_000_000,
             block_samples_max: 1024,

@@ -2,7 +2,7 @@
 
 use spindle_common::wire::messages::{Lifetime, ResetCause};
 use spindle_common::wire::{self, Message};
-use spindle_firmware::sensor::signal::{Signal as _, Spindle};
+use spindle_firmware::sensor::signal::{Signal as _, Spindle, SpindleSignal};
 use spindle_firmware::sensor::{adxl345, iis3dwb};
 use spindle_tests::agent::Agent;
 use spindle_tests::kafka::{Kafka, KafkaRecord};
@@ -25,10 +25,17 @@ const SLOW_KEY: &str = "lab/cwru-rig/housing";
 const FAST_MINUTE: u64 = 1_610_007;
 const SLOW_MINUTE: u64 = 193_003;
 
-/// What a board's modelled IIS3DWB gives for a seed, channel by channel interleaved.
+/// The signal that a board's models play for a seed: a spindle, at the sensor's nominal rate and with a resonance in its band.
+fn signal(seed: u32, rate_mhz: u32) -> SpindleSignal {
+    let rate_hz = rate_mhz as f32 / 1000.0;
+    let spindle = Spindle::default();
+    Spindle { rate_hz, resonance_hz: spindle.resonance_hz.min(0.3 * rate_hz), seed, ..spindle }.start()
+}
+
+/// What a modelled IIS3DWB gives of it, frame by frame.
 fn iis3dwb_signal(seed: u32, frames: u64) -> Vec<i32> {
     let scale = iis3dwb::FullScale::G4.scale();
-    let mut signal = Spindle { seed, ..Spindle::default() }.start();
+    let mut signal = signal(seed, iis3dwb::RATE_NOMINAL_MHZ);
     let mut next = || -> [i16; 3] { signal.next(scale).unwrap() };
     (0..frames).flat_map(|_| next().map(i32::from)).collect()
 }
@@ -36,9 +43,9 @@ fn iis3dwb_signal(seed: u32, frames: u64) -> Vec<i32> {
 /// The same for an ADXL345 at its highest rate, where the lowest bit is always 0.
 fn adxl345_signal(seed: u32, frames: u64) -> Vec<i32> {
     let [least, most] = adxl345::FullScale::G16.ends();
-    let mut signal = Spindle { seed, ..Spindle::default() }.start();
+    let mut signal = signal(seed, adxl345::RATE_NOMINAL_MHZ);
     let mut next = || -> [i16; 3] { signal.next(adxl345::SCALE).unwrap() };
-    (0..frames).flat_map(|_| next().map(|count| i32::from((count & !1).clamp(least, most)))).collect()
+    (0..frames).flat_map(|_| next().map(|count| (i32::from(count) & !1).clamp(least, most))).collect()
 }
 
 fn records(kafka: &Kafka, topic: &str, frames: u64, block: u64) -> Vec<KafkaRecord> {
