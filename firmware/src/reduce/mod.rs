@@ -379,7 +379,7 @@ impl<'b, S: Sample> Reducer<'b, S> {
             {
                 let mut frames = [[0.0; LANES]; SLICE_FRAMES];
                 gather(planar, part.frames, axes, group, at, &mut frames[..count]);
-                decimator.push(&frames[..count], |centre, frame| {
+                decimator.push_slim(&frames[..count], |centre, frame| {
                     if group == 0 {
                         let _ = centres.push(centre);
                     }
