@@ -221,7 +221,8 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let stop = Stop::new();
         let tasks = tokio::runtime::Handle::current();
-        let run = tokio::spawn(control.run(stop.clone(), move |task| drop(tasks.spawn(task))));
+        let run = tokio::runtime::Handle::current()
+            .spawn(control.run(stop.clone(), move |task| drop(tasks.spawn(task))));
 
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
