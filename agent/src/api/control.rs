@@ -193,3 +193,62 @@ fn line(response: &Response) -> Vec<u8> {
     line.push(b'\n');
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn client(path: &Path) -> BufReader<UnixStream> {
+        BufReader::new(UnixStream::connect(path).await.unwrap())
+    }
+
+    async fn line_of(client: &mut BufReader<UnixStream>) -> String {
+        let mut text = String::new();
+        timeout(PATIENCE, client.read_line(&mut text)).await.expect("no answer").unwrap();
+        text
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn requests_are_answered_in_words_and_only_so_many_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path(dir.path());
+        // Left by a gateway that was killed.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let (asks, mut session) = mpsc::channel(1);
+        let control = Control::bind(dir.path(), asks).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let stop = Stop::new();
+        let tasks = tokio::runtime::Handle::current();
+        let run = tokio::runtime::Handle::current()
+            .spawn(control.run(stop.clone(), move |task| drop(tasks.spawn(task))));
+
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut client = client(&path).await;
+            client.write_all(b"{\"jump\": 3}\n").await.unwrap();
+            let says = line_of(&mut client).await;
+            assert!(says.contains("request is not understood: unknown variant `jump`"), "{says}");
+            clients.push(client);
+        }
+        let mut refused = client(&path).await;
+        let says = line_of(&mut refused).await;
+        assert!(says.contains("16 commands wait for nodes already"), "{says}");
+
+        let mut first = clients.swap_remove(0);
+        first.write_all(b"{\"nodes\":{\"node\":\"a\"}}\n").await.unwrap();
+        let ask = timeout(PATIENCE, session.recv()).await.expect("not asked").unwrap();
+        assert_eq!(ask.request, Request::Nodes { node: Some("a".into()) });
+        ask.reply.send(Response::Sent { id: 5 }).unwrap();
+        assert_eq!(line_of(&mut first).await, "{\"sent\":{\"id\":5}}\n");
+        // A request without an end takes no more memory than one may have.
+        let mut long = clients.swap_remove(0);
+        let sent = long.write_all(&vec![b' '; 2 * REQUEST_LEN_MAX]).await;
+        assert!(sent.is_err() || line_of(&mut long).await.is_empty());
+
+        stop.set();
+        timeout(PATIENCE, run).await.expect("does not end").unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -89,7 +89,7 @@ pub enum Order {
     /// Take these settings.
     Set {
         /// All of them.
-        settings: Settings,
+        settings: Box<Settings>,
     },
 }
 
@@ -303,7 +303,7 @@ impl Session {
             Order::SelfTest { stream } => Request::SelfTest { stream: StreamId(*stream) },
             Order::Reboot => Request::Reboot,
             Order::Set { settings } => {
-                let set = wire::Set { node: name, id, settings: settings.clone() };
+                let set = wire::Set { node: name, id, settings: (**settings).clone() };
                 let message = to_node(node.origin, topic, |out| set.encode(out), true);
                 return message
                     .map(|message| (id, message))

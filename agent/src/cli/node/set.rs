@@ -70,7 +70,7 @@ impl Args {
             check(catalog, &report, &settings)?;
         }
         let version = settings.version;
-        let answer = client.done(&self.node, Order::Set { settings })?;
+        let answer = client.done(&self.node, Order::Set { settings: Box::new(settings) })?;
         if answer.outcome != OrderOutcome::Done {
             if self.target.json {
                 println!("{}", serde_json::json!({ "node": self.node, "answer": answer }));

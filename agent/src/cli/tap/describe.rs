@@ -6,9 +6,9 @@ use spindle_common::wire::{self, Block, Message};
 use std::fmt;
 
 /// The kinds by which `--kind` selects.
-pub(super) const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 18] = [
     "block", "json", "dead", "gap", "context", "birth", "status", "time", "features", "burst", "answer",
-    "offline", "ack", "cmd",
+    "offline", "ack", "cmd", "set", "settings", "timeask", "timetell",
 ];
 
 /// What is shown of one message or record.

@@ -28,7 +28,7 @@ const READ_WAIT: Duration = Duration::from_millis(200);
     after_help = "Examples:\n  spindle tap --config gateway.toml\n  spindle tap --machine mill-1 --kind block --count 10\n  \
                         spindle tap --broker broker.plant:1883 --sensor spindle\n  \
                         spindle tap --from oldest --kind dead --json | jq .\n\nKinds: block, json, dead, gap, context, birth, status, \
-                        time, features, burst, answer, offline, ack, cmd"
+                        time, features, burst, answer, offline, ack, cmd, set, settings, timeask, timetell"
 )]
 pub struct Args {
     #[command(flatten)]

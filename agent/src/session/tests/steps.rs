@@ -172,7 +172,7 @@ fn a_nodes_report_says_what_it_said_and_orders_go_to_it_by_name() {
     assert!(to_node.message.at_least_once);
     let Ok(Message::Command(command)) = wire::decode(&to_node.message.payload) else { panic!() };
     assert_eq!((command.id, command.request), (id, wire::messages::Request::Reboot));
-    let order = Order::Set { settings };
+    let order = Order::Set { settings: Box::new(settings) };
     let (other, to_node) = rig.session.order("hall/mill/node", &order, rig.now).unwrap();
     assert_ne!(other, id);
     let Ok(Message::Set(set)) = wire::decode(&to_node.message.payload) else { panic!() };
