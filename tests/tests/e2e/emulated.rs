@@ -1,10 +1,11 @@
 //! The emulated board: the image that is flashed, in QEMU, over its Ethernet or its UART through the gateway into Kafka.
 
-use spindle_common::wire::messages::{Lifetime, ResetCause};
+use spindle_common::time::{ClockFit, Pair};
+use spindle_common::wire::messages::{Lifetime, ResetCause, TimeSource};
 use spindle_common::wire::{self, Message};
 use spindle_firmware::sensor::signal::{Signal as _, Spindle, SpindleSignal};
 use spindle_firmware::sensor::{adxl345, iis3dwb};
-use spindle_tests::agent::Agent;
+use spindle_tests::agent::{Agent, spindle, text};
 use spindle_tests::kafka::{Kafka, KafkaRecord};
 use spindle_tests::line::Line;
 use spindle_tests::mosquitto::Mosquitto;
@@ -206,6 +207,11 @@ fn wait_for_samples(agent: &Agent, key: &str, samples: u64) {
     .unwrap();
 }
 
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let digits: Vec<u32> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
+}
+
 /// The retained birth of a node, once `accept` likes it.
 fn wait_for_birth(
     broker: &Mosquitto,
@@ -231,8 +237,7 @@ fn wait_for_birth(
             "%x",
         ]);
         let Ok(hex) = tools::output_of(&mut command) else { return Ok(None) };
-        let digits: Vec<u32> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
-        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect();
+        let bytes = bytes_of(&hex);
         let Message::Birth(birth) = wire::decode(&bytes)? else { return Ok(None) };
         Ok(accept(&birth)
             .then(|| (birth.reset_cause, birth.last_panic.to_owned(), birth.lifetime.unwrap_or_default())))
@@ -272,4 +277,124 @@ fn the_text_of_a_panic_arrives_with_the_birth_after_it() {
     let (cause, text, lifetime) = wait_for_birth(&broker, FAST, |birth| birth.boot.0 != first);
     assert_eq!((cause, lifetime.panics), (ResetCause::Panic, 1));
     assert!(text.contains("asked for by panic=2") && text.contains(".rs:"), "{text:?}");
+}
+
+/// `spindle node ARGS` of the agent's gateway: whether it succeeded, and what it printed.
+fn node(agent: &Agent, arguments: &[&str]) -> (bool, String) {
+    let config = text(&agent.config());
+    let output = spindle(&[&["node"], arguments, &["--config", &config]].concat()).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+/// The settings of the node's stream, as it says that they are in force, with their version.
+fn in_force(agent: &Agent, name: &str) -> Option<(u64, serde_json::Value)> {
+    let (_, shown) = node(agent, &["show", name, "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).ok()?;
+    let settings = &shown["node"]["settings"]["settings"];
+    Some((settings["version"].as_u64()?, settings["streams"][0].clone()))
+}
+
+#[test]
+fn an_emulated_board_takes_settings_keeps_them_over_a_restart_and_refuses_what_it_cannot_do() {
+    let image = Image::of(FAST).unwrap();
+    let kafka = Kafka::shared().unwrap();
+    let broker = Mosquitto::start("").unwrap();
+    let mut agent = Agent::started(&crate::config(&broker.address(), kafka, "asked", "")).unwrap();
+    let wiring = Wiring { broker_port: Some(broker.port()), ..Wiring::default() };
+    let mut board = Emulated::start(&image, &wiring, &["seed=16"]).unwrap();
+    wait_for_samples(&agent, FAST_KEY, 10_000);
+    wait::until("the settings built in", PATIENCE, || Ok(in_force(&agent, FAST).filter(|(v, _)| *v == 0)))
+        .unwrap();
+
+    let (done, said) = node(&agent, &["selftest", FAST, "drive-end"]);
+    assert!(done && said.contains("moved"), "{said}");
+    let (done, said) = node(&agent, &["set", FAST, "drive-end.step=decimated", "drive-end.decimation=8"]);
+    assert!(done, "{said}");
+    wait::until("samples withheld by decimation", PATIENCE, || {
+        Ok(crate::books::of(&agent, FAST_KEY)["withheld"].as_u64().filter(|withheld| *withheld > 0))
+    })
+    .unwrap();
+    let (done, said) = node(&agent, &["set", FAST, "drive-end.block_samples=8192"]);
+    assert!(!done && said.contains("8192"), "{said}");
+
+    let (done, said) = node(&agent, &["reboot", FAST, "--timeout", "30s"]);
+    assert!(done && said.contains("software"), "{said}");
+    board.wait_for_start(1, PATIENCE).unwrap();
+    let (version, stream) = wait::until("the settings after the restart", PATIENCE, || {
+        Ok(in_force(&agent, FAST).filter(|(version, _)| *version == 1))
+    })
+    .unwrap();
+    assert_eq!((version, &stream["step"], &stream["decimation"]), (1, &"decimated".into(), &8.into()));
+
+    let (done, said) = node(
+        &agent,
+        &[
+            "set",
+            FAST,
+            "drive-end.step=features",
+            "drive-end.trigger.every_s=2",
+            "drive-end.trigger.before=128",
+            "drive-end.trigger.after=256",
+        ],
+    );
+    assert!(done, "{said}");
+    let by_node = |record: &KafkaRecord| record.json().is_ok_and(|json| json["computed_by"] == "node");
+    kafka
+        .read_until("asked.features.v1", PATIENCE, |records| {
+            records.iter().filter(|r| by_node(r)).count() >= 3
+        })
+        .unwrap();
+    let is_burst = |record: &KafkaRecord| matches!(wire::decode(&record.value), Ok(Message::Burst(_)));
+    kafka.read_until("asked.raw.v1", PATIENCE, |records| records.iter().any(is_burst)).unwrap();
+    wait::until("the books to balance", PATIENCE, || {
+        Ok((crate::books::of(&agent, FAST_KEY)["balanced"] == true).then_some(()))
+    })
+    .unwrap();
+    agent.stop().unwrap();
+}
+
+#[test]
+fn an_emulated_board_without_a_clock_knows_utc_within_a_millisecond_from_its_gateway() {
+    const STATUSES: usize = 25;
+    let image = Image::of(FAST).unwrap();
+    let kafka = Kafka::shared().unwrap();
+    let broker = Mosquitto::start("set_tcp_nodelay true").unwrap();
+    let mut agent = Agent::started(&crate::config(&broker.address(), kafka, "clock", "")).unwrap();
+    let wiring = Wiring { broker_port: Some(broker.port()), ..Wiring::default() };
+    let _board = Emulated::start(&image, &wiring, &["seed=17"]).unwrap();
+    wait_for_samples(&agent, FAST_KEY, 10_000);
+    let (done, said) = node(&agent, &["set", FAST, "status_every=1s", "time_every=5s"]);
+    assert!(done, "{said}");
+    let topic = |kind: &str| format!("spindle/v1/demo/cwru-rig/{FAST}/{kind}");
+    let mut command = tools::command("timeout");
+    let (status, time, port) = (topic("status"), topic("time"), broker.port().to_string());
+    let count = (STATUSES + 8).to_string();
+    command.args(["120", "mosquitto_sub", "-h", "127.0.0.1", "-p", &port, "-t", &status, "-t", &time]);
+    let lines = tools::output_of(command.args(["-C", &count, "-F", "%U %x"])).unwrap();
+    let mut fit = ClockFit::new(1_000_000);
+    let mut statuses = Vec::new();
+    for line in lines.lines() {
+        let (received, hex) = line.split_once(' ').unwrap();
+        let (seconds, nanoseconds) = received.split_once('.').unwrap();
+        let received_ns: i64 = format!("{seconds}{nanoseconds:0<9}").parse().unwrap();
+        match wire::decode(&bytes_of(hex)).unwrap() {
+            Message::TimePair(pair) => {
+                assert_eq!(pair.source, TimeSource::Gateway);
+                fit.add(Pair { tick: pair.tick, utc_ns: pair.utc_ns, error_ns: pair.error_ns });
+            }
+            Message::Status(status) => statuses.push((status.tick, received_ns)),
+            _ => {}
+        }
+    }
+    // A status is under way for as long as it is; the quickest shows how far the board's UTC is off, from above.
+    let late = |(tick, received_ns): &(u64, i64)| received_ns - fit.utc_ns(*tick).unwrap();
+    let quickest_ns = statuses.iter().map(late).min().unwrap();
+    println!(
+        "the quickest of {} statuses was {} us under way by the board's UTC",
+        statuses.len(),
+        quickest_ns / 1000
+    );
+    assert!((-1_000_000..1_000_000).contains(&quickest_ns), "{quickest_ns} ns");
+    agent.stop().unwrap();
 }
