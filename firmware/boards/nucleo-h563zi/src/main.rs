@@ -35,8 +35,8 @@ const _: () = {
     }
 };
 
-/// Memory for blocks that wait for the gateway: 2.3 s of an IIS3DWB and an ADXL355, both raw.
-const RING_LEN: usize = 448 * 1024;
+/// Memory for blocks that wait for the gateway: 1.6 s of an IIS3DWB and an ADXL355, both raw.
+const RING_LEN: usize = 320 * 1024;
 
 /// Blocks in it at most.
 const RING_BLOCKS: usize = 256;

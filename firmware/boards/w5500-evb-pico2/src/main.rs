@@ -38,8 +38,8 @@ const _: () = {
     }
 };
 
-/// Memory for blocks that wait for the gateway: 2.2 s of an IIS3DWB in raw form.
-const RING_LEN: usize = 352 * 1024;
+/// Memory for blocks that wait for the gateway: 1.7 s of an IIS3DWB in raw form.
+const RING_LEN: usize = 272 * 1024;
 
 /// Blocks in it at most.
 const RING_BLOCKS: usize = 256;

@@ -126,7 +126,7 @@ pub fn wire(
         }
         let bus = Spi::new(p.SPI1, p.PIN_10, p.PIN_11, p.PIN_12, p.DMA_CH2, p.DMA_CH3, Interrupts, config);
         let bus = exclusive(bus, Output::new(p.PIN_13, Level::High));
-        // No pull: the sensor drives the line, and a pull-down can hold an RP2350 pin high (erratum RP2350-E9).
+        // No pull: the sensor drives the line, and a pull-down is weaker than what an RP2350 pin may leak (erratum RP2350-E9).
         Port { bus, int1: Input::new(p.PIN_14, Pull::None) }
     });
     let link = match link {
