@@ -1,5 +1,5 @@
-//! A serial port that goes on after a garbled byte: a byte with a wrong stop bit, or one that came too fast, costs the frame that it was
-//! in, whose checksum tells, and not the link.
+//! A serial port that goes on after a garbled byte: a byte with a wrong stop bit, or one that came too fast, costs the frame that
+//! it was in, whose checksum tells, and not the link.
 
 use super::Dial;
 use core::convert::Infallible;
