@@ -1,5 +1,6 @@
-//! Ways to the gateway behind one trait: [`mqtt`] and [`serial`].
+//! Ways to the gateway behind one trait: [`mqtt`] and [`serial`], the latter over a [`line`].
 
+pub mod line;
 pub mod mqtt;
 pub mod serial;
 #[cfg(feature = "net")]

@@ -50,6 +50,19 @@ pub fn reset_cause() -> ResetCause {
     }
 }
 
+/// Takes note of a word of flash with more wrong bits than its check bits correct, which the chip tells by a non-maskable
+/// interrupt (RM0481, FLASH_ECCDETR). In bank 2 only settings lie: a write that was cut by the end of power leaves such a
+/// word, and the record's checksum refuses what was read. False when it was anything else.
+pub fn forgive_settings() -> bool {
+    let fault = pac::FLASH.eccdetr().read();
+    let is_settings = fault.eccd() && fault.bk_ecc();
+    if is_settings {
+        // Writing a one clears the flag.
+        pac::FLASH.eccdetr().write(|fault| fault.set_eccd(true));
+    }
+    is_settings
+}
+
 /// A locally administered address from the chip's unique number: the same after each restart, different on each board.
 pub fn mac_address() -> [u8; 6] {
     // Read by words: the area does not take reads of single bytes.

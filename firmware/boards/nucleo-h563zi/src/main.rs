@@ -14,6 +14,7 @@ use embassy_executor::Spawner;
 use spindle_firmware::app::Shell;
 use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
+use spindle_firmware::settings::FlashStore;
 use static_cell::{ConstStaticCell, StaticCell};
 
 // Defines the logger that `defmt` links to.
@@ -34,13 +35,14 @@ const _: () = {
     }
 };
 
-/// Memory for blocks that wait for the gateway: 2.3 s of an IIS3DWB and an ADXL355, both raw.
-const RING_LEN: usize = 448 * 1024;
+/// Memory for blocks that wait for the gateway: 1.6 s of an IIS3DWB and an ADXL355, both raw.
+const RING_LEN: usize = 320 * 1024;
 
 /// Blocks in it at most.
 const RING_BLOCKS: usize = 256;
 
 type BoardShell = Shell<RING_BLOCKS>;
+type BoardStore = FlashStore<wiring::SettingsFlash>;
 
 /// Not cleared at start.
 #[unsafe(link_section = ".uninit.retained")]
@@ -52,15 +54,21 @@ async fn main(spawner: Spawner) {
     let peripherals = embassy_stm32::init(chip::clocks());
     static BOOT: StaticCell<Boot> = StaticCell::new();
     let boot: &Boot = BOOT.init(RETAINED.boot(chip::reset_cause()));
-    let mut wired =
+    let (mut wired, settings) =
         wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
     // From here on a start that hangs ends in a reset.
     wired.watchdog.unleash();
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
     static SHELL: StaticCell<BoardShell> = StaticCell::new();
+    static STORE: StaticCell<BoardStore> = StaticCell::new();
+    let store = match BoardStore::new(settings.flash, settings.range) {
+        Ok(store) => STORE.init(store),
+        Err(error) => tasks::give_up(format_args!("{error}")),
+    };
     let [boot_random, network_random] = wired.random;
-    let shell: &BoardShell = SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, boot_random, RING.take()));
-    tasks::spawn(spawner, shell, wired, network_random);
+    let shell: &BoardShell =
+        SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, boot_random, store, RING.take()));
+    tasks::spawn(spawner, shell, store, wired, network_random);
 }
 
 /// Resets the board; `RETAINED` keeps its contents.
@@ -75,6 +83,15 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     #[cfg(feature = "defmt")]
     defmt::error!("{}", defmt::Display2Format(info));
     reset()
+}
+
+// SAFETY: the handler only touches a register of the flash that nothing else uses, stores into atomics and resets.
+#[exception]
+unsafe fn NonMaskableInt() {
+    if !chip::forgive_settings() {
+        RETAINED.note_panic_text(format_args!("non-maskable interrupt"));
+        reset()
+    }
 }
 
 // SAFETY: the handler only stores into atomics and resets.

@@ -1,20 +1,24 @@
 //! The tasks: each only calls the shell.
 
 use crate::wiring::{EthernetPort, Link, Port, SerialPort, Wired};
-use crate::{BoardShell, NODE, PORTS};
+use crate::{BoardShell, BoardStore, NODE};
+use core::sync::atomic::{AtomicU32, Ordering};
 use embassy_executor::{SpawnError, SpawnToken, Spawner};
+use embassy_futures::select::{Either, select};
 use embassy_net::{Runner, Stack, StackResources};
 use embassy_stm32::gpio::Output;
 use embassy_stm32::peripherals::IWDG;
 use embassy_stm32::wdg::IndependentWatchdog;
+use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_time::Timer;
 use spindle_common::id::StreamId;
 use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, Watchdog, sensor_task};
-use spindle_firmware::clock::{BoardTime, NoUtc};
-use spindle_firmware::config::LinkConfig;
+use spindle_firmware::clock::{BoardTime, NewestPair};
+use spindle_firmware::config::{self, LinkConfig};
 use spindle_firmware::light;
-use spindle_firmware::transport::Dial;
+use spindle_firmware::transport::line::Line;
 use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
+use spindle_firmware::transport::udp::UdpBuffers;
 use spindle_firmware::uplink::session::Exit;
 use static_cell::{ConstStaticCell, StaticCell};
 
@@ -27,8 +31,20 @@ const MESSAGE: usize = app::message_len_max(NODE);
 /// Samples of one block, all channels together.
 const PLANAR: usize = NODE.planar_len_max();
 
+/// The newest pair of the time server, where the node has one.
+static NEWEST: NewestPair<CriticalSectionRawMutex> = NewestPair::new();
+
+/// Errors of the serial line.
+static LINE_ERRORS: AtomicU32 = AtomicU32::new(0);
+
 /// Spawns what the node needs.
-pub fn spawn(spawner: Spawner, shell: &'static BoardShell, wired: Wired, network_random: u64) {
+pub fn spawn(
+    spawner: Spawner,
+    shell: &'static BoardShell,
+    store: &'static mut BoardStore,
+    wired: Wired,
+    network_random: u64,
+) {
     match wired.link {
         Link::Ethernet(port) => {
             static RESOURCES: StaticCell<StackResources<4>> = StaticCell::new();
@@ -39,9 +55,12 @@ pub fn spawn(spawner: Spawner, shell: &'static BoardShell, wired: Wired, network
             };
             let (stack, runner) = embassy_net::new(port, config, resources, network_random);
             start(spawner, network(runner));
-            start(spawner, mqtt(shell, stack));
+            if shell.time_server().is_some() {
+                start(spawner, ask_time(shell, stack));
+            }
+            start(spawner, mqtt(shell, store, stack));
         }
-        Link::Serial(port) => start(spawner, serial(shell, port)),
+        Link::Serial(port) => start(spawner, serial(shell, store, port)),
     }
     for (name, port) in [("spi1", wired.spi1), ("spi3", wired.spi3)] {
         if let (Some((stream, _)), Some(port)) = (NODE.sensor_at(name), port) {
@@ -61,7 +80,7 @@ fn start<S>(spawner: Spawner, token: Result<SpawnToken<S>, SpawnError>) {
 }
 
 /// What cannot be is told by the next start.
-fn give_up(why: core::fmt::Arguments<'_>) -> ! {
+pub fn give_up(why: core::fmt::Arguments<'_>) -> ! {
     crate::RETAINED.note_panic_text(why);
     crate::reset()
 }
@@ -72,28 +91,48 @@ async fn network(mut runner: Runner<'static, EthernetPort>) {
 }
 
 #[embassy_executor::task]
-async fn mqtt(shell: &'static BoardShell, stack: Stack<'static>) {
+async fn ask_time(shell: &'static BoardShell, stack: Stack<'static>) {
+    static BUFFERS: StaticCell<UdpBuffers> = StaticCell::new();
+    shell.ask_time_server(stack, BUFFERS.init(UdpBuffers::new()), &BoardTime, &NEWEST).await;
+}
+
+#[embassy_executor::task]
+async fn mqtt(shell: &'static BoardShell, store: &'static mut BoardStore, stack: Stack<'static>) {
     const TX: usize = app::mqtt_tx_len(MESSAGE);
     static BUFFERS: ConstStaticCell<MqttBuffers<MESSAGE, TX>> = ConstStaticCell::new(MqttBuffers::new());
     static TCP: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
     // The task is only spawned for a node whose link is Ethernet.
     let Some(broker) = shell.broker() else { return };
     let dial = TcpDial::new(stack, broker, TCP.take());
-    let mut utc = NoUtc;
-    match shell.uplink_mqtt(dial, BUFFERS.take(), None, &BoardTime, &mut utc).await {
+    let mut utc = shell.utc(&NEWEST);
+    match shell.uplink_mqtt(dial, BUFFERS.take(), config::LOGIN, &BoardTime, &mut utc, store).await {
         Ok(exit) => left(shell, exit),
         Err(error) => give_up(format_args!("{error}")),
     }
 }
 
 #[embassy_executor::task]
-async fn serial(shell: &'static BoardShell, port: SerialPort) {
+async fn serial(shell: &'static BoardShell, store: &'static mut BoardStore, port: SerialPort) {
     const FRAME: usize = app::serial_frame_len(MESSAGE);
     static BUFFERS: ConstStaticCell<SerialBuffers<MESSAGE, FRAME>> =
         ConstStaticCell::new(SerialBuffers::new());
-    let mut utc = NoUtc;
-    let exit = shell.uplink_serial(Line(port), BUFFERS.take(), &BoardTime, &mut utc).await;
-    left(shell, exit);
+    let mut utc = shell.utc(&NEWEST);
+    let line = Line::new(port, &LINE_ERRORS);
+    let uplink = shell.uplink_serial(line, BUFFERS.take(), &BoardTime, &mut utc, store);
+    if let Either::First(exit) = select(uplink, count_line_errors(shell)).await {
+        left(shell, exit);
+    }
+}
+
+/// Tells the node what the line has lost.
+async fn count_line_errors(shell: &BoardShell) {
+    let mut told = 0;
+    loop {
+        let lost = LINE_ERRORS.load(Ordering::Relaxed);
+        shell.node.count_line_errors(lost.wrapping_sub(told));
+        told = lost;
+        Timer::after_secs(1).await;
+    }
 }
 
 /// The uplink has ended. A board has nobody to leave for, so both ways lead to a fresh start.
@@ -102,7 +141,7 @@ fn left(shell: &BoardShell, _exit: Exit) -> ! {
     crate::reset()
 }
 
-#[embassy_executor::task(pool_size = PORTS.len())]
+#[embassy_executor::task(pool_size = NODE.sensors.len())]
 async fn sample(shell: &'static BoardShell, stream: StreamId, port: Port) {
     let sampled = shell.sample_port::<PLANAR, _, _>(stream, (port.bus, port.int1), &BoardTime, 0).await;
     if let Err(error) = sampled {
@@ -134,17 +173,5 @@ struct Guard(IndependentWatchdog<'static, IWDG>);
 impl Watchdog for Guard {
     fn feed(&mut self) {
         self.0.pet();
-    }
-}
-
-/// The serial line is always there.
-struct Line(SerialPort);
-
-impl Dial for Line {
-    type Io<'d> = &'d mut SerialPort;
-    type Error = core::convert::Infallible;
-
-    async fn dial(&mut self) -> Result<&mut SerialPort, Self::Error> {
-        Ok(&mut self.0)
     }
 }

@@ -55,11 +55,13 @@ pub struct SerialPort {
     rx: RingBufferedUartRx<'static>,
 }
 
+/// The chip's flash.
+pub type SettingsFlash = BlockingAsync<Flash<'static, flash::Blocking>>;
+
 /// Flash for settings, as sequential-storage takes it: sectors that `memory.x` keeps free, erased and written in place.
-#[expect(dead_code, reason = "the storage of settings is built upon it")]
 pub struct Settings {
     /// All of the chip's flash.
-    pub flash: BlockingAsync<Flash<'static, flash::Blocking>>,
+    pub flash: SettingsFlash,
     /// The settings' part of it.
     pub range: Range<u32>,
 }
@@ -84,9 +86,6 @@ pub struct Wired {
     pub led: Output<'static>,
     /// Starts when it is told to.
     pub watchdog: IndependentWatchdog<'static, peripherals::IWDG>,
-    /// The settings' memory.
-    #[expect(dead_code, reason = "the storage of settings is built upon it")]
-    pub settings: Settings,
     /// From the chip's random number generator.
     pub random: [u64; 2],
 }
@@ -119,7 +118,7 @@ pub fn wire(
     p: Peripherals,
     link: LinkConfig,
     sensor: impl Fn(&str) -> Option<&'static SensorConfig>,
-) -> Wired {
+) -> (Wired, Settings) {
     let spi1 = sensor("spi1").map(|sensor| {
         let (tx, rx) = (p.GPDMA1_CH0, p.GPDMA1_CH1);
         let bus = Spi::new(p.SPI1, p.PA5, p.PB5, p.PG9, tx, rx, Interrupts, spi_config(sensor));
@@ -167,18 +166,17 @@ pub fn wire(
         }
     };
     let mut rng = Rng::new(p.RNG, Interrupts);
-    Wired {
+    let settings =
+        Settings { flash: BlockingAsync::new(Flash::new_blocking(p.FLASH)), range: settings_range() };
+    let wired = Wired {
         spi1,
         spi3,
         link,
         led: Output::new(p.PB0, Level::Low, Speed::Low),
         watchdog: IndependentWatchdog::new(p.IWDG, WATCHDOG_TIMEOUT_MS * 1_000),
-        settings: Settings {
-            flash: BlockingAsync::new(Flash::new_blocking(p.FLASH)),
-            range: settings_range(),
-        },
         random: [rng.next_u64(), rng.next_u64()],
-    }
+    };
+    (wired, settings)
 }
 
 fn spi_config(sensor: &SensorConfig) -> spi::Config {

@@ -17,6 +17,7 @@ use embassy_time::Duration;
 use spindle_firmware::app::{Shell, WATCHDOG_TIMEOUT_MS};
 use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
+use spindle_firmware::settings::FlashStore;
 use static_cell::{ConstStaticCell, StaticCell};
 
 // Defines the logger that `defmt` links to.
@@ -37,13 +38,14 @@ const _: () = {
     }
 };
 
-/// Memory for blocks that wait for the gateway: 2.2 s of an IIS3DWB in raw form.
-const RING_LEN: usize = 352 * 1024;
+/// Memory for blocks that wait for the gateway: 1.7 s of an IIS3DWB in raw form.
+const RING_LEN: usize = 272 * 1024;
 
 /// Blocks in it at most.
 const RING_BLOCKS: usize = 256;
 
 type BoardShell = Shell<RING_BLOCKS>;
+type BoardStore = FlashStore<wiring::SettingsFlash>;
 
 /// Not cleared at start.
 #[unsafe(link_section = ".uninit.retained")]
@@ -55,16 +57,21 @@ async fn main(spawner: Spawner) {
     let peripherals = embassy_rp::init(embassy_rp::config::Config::default());
     static BOOT: StaticCell<Boot> = StaticCell::new();
     let boot: &Boot = BOOT.init(RETAINED.boot(chip::reset_cause()));
-    let mut wired =
+    let (mut wired, settings) =
         wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
     // From here on a start that hangs ends in a reset. A debugger that halts the processor halts the watchdog too.
     wired.watchdog.pause_on_debug(true);
     wired.watchdog.start(Duration::from_millis(WATCHDOG_TIMEOUT_MS.into()));
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
     static SHELL: StaticCell<BoardShell> = StaticCell::new();
+    static STORE: StaticCell<BoardStore> = StaticCell::new();
+    let store = match BoardStore::new(settings.flash, settings.range) {
+        Ok(store) => STORE.init(store),
+        Err(error) => tasks::give_up(format_args!("{error}")),
+    };
     let shell: &BoardShell =
-        SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, RoscRng.next_u64(), RING.take()));
-    tasks::spawn(spawner, shell, wired).await;
+        SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, RoscRng.next_u64(), store, RING.take()));
+    tasks::spawn(spawner, shell, store, wired).await;
 }
 
 /// Resets the board; `RETAINED` keeps its contents. Through the watchdog, because the processor's own reset leaves the

@@ -50,11 +50,13 @@ pub struct Port {
     pub int1: Input<'static>,
 }
 
+/// The chip's flash.
+pub type SettingsFlash = BlockingAsync<Flash<'static, FLASH, flash::Blocking, FLASH_LEN>>;
+
 /// Flash for settings, as sequential-storage takes it: sectors that `memory.x` keeps free, erased and written in place.
-#[expect(dead_code, reason = "the storage of settings is built upon it")]
 pub struct Settings {
     /// All of the chip's flash.
-    pub flash: BlockingAsync<Flash<'static, FLASH, flash::Blocking, FLASH_LEN>>,
+    pub flash: SettingsFlash,
     /// The settings' part of it.
     pub range: Range<u32>,
 }
@@ -77,9 +79,6 @@ pub struct Wired {
     pub led: Output<'static>,
     /// Starts when it is told to.
     pub watchdog: Watchdog,
-    /// The settings' memory.
-    #[expect(dead_code, reason = "the storage of settings is built upon it")]
-    pub settings: Settings,
 }
 
 /// Frames that wait on their way to and from the W5500, which has 16 KB of its own for each direction.
@@ -117,7 +116,7 @@ pub fn wire(
     p: Peripherals,
     link: LinkConfig,
     sensor: impl Fn(&str) -> Option<&'static SensorConfig>,
-) -> Wired {
+) -> (Wired, Settings) {
     let spi1 = sensor("spi1").map(|sensor| {
         let mut config = spi::Config::default();
         config.frequency = sensor.spi_hz_max;
@@ -127,7 +126,7 @@ pub fn wire(
         }
         let bus = Spi::new(p.SPI1, p.PIN_10, p.PIN_11, p.PIN_12, p.DMA_CH2, p.DMA_CH3, Interrupts, config);
         let bus = exclusive(bus, Output::new(p.PIN_13, Level::High));
-        // No pull: the sensor drives the line, and a pull-down can hold an RP2350 pin high (erratum RP2350-E9).
+        // No pull: the sensor drives the line, and a pull-down is weaker than what an RP2350 pin may leak (erratum RP2350-E9).
         Port { bus, int1: Input::new(p.PIN_14, Pull::None) }
     });
     let link = match link {
@@ -151,16 +150,11 @@ pub fn wire(
             Link::Serial(BufferedUart::new(p.UART0, p.PIN_0, p.PIN_1, Interrupts, sending, received, config))
         }
     };
-    Wired {
-        spi1,
-        link,
-        led: Output::new(p.PIN_25, Level::Low),
-        watchdog: Watchdog::new(p.WATCHDOG),
-        settings: Settings {
-            flash: BlockingAsync::new(Flash::new_blocking(p.FLASH)),
-            range: settings_range(),
-        },
-    }
+    let settings =
+        Settings { flash: BlockingAsync::new(Flash::new_blocking(p.FLASH)), range: settings_range() };
+    let wired =
+        Wired { spi1, link, led: Output::new(p.PIN_25, Level::Low), watchdog: Watchdog::new(p.WATCHDOG) };
+    (wired, settings)
 }
 
 /// A bus with one device on it.
