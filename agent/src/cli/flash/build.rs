@@ -129,7 +129,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             image.sizes(&catalog.boards["qemu-mps2"]),
-            "   flash   262,144 bytes, 6 % of the board's 4,194,304, 50 % of its budget of 524,288\n   \
+            "   flash   262,144 bytes, 6 % of the board's 4,194,304, 44 % of its budget of 589,824\n   \
              RAM   2,097,152 bytes, 50 % of the board's 4,194,304, 80 % of its budget of 2,621,440\n   \
              stack       999 bytes left, at least 32,768 wanted\n"
         );

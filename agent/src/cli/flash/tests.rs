@@ -43,7 +43,7 @@ fn a_dry_run_of_the_emulated_board_shows_the_commands_that_would_run() {
         "1. check SOURCE/hardware-configs: board qemu-mps2 (QEMU mps2-an386: an emulated Cortex-M4F with Ethernet and UART), node \
          demo/cwru-rig/qemu-demo; its raw data takes 1,602 of the link's 100,000 kbit/s\n\
          2. build the image ELF:\n   cd SOURCE && tests/firmware --json --node qemu-demo qemu-mps2\n\
-         3. compare it with the board: 4,194,304 bytes of flash, 4,194,304 of RAM, and its budget: 524,288 and 2,621,440\n\
+         3. compare it with the board: 4,194,304 bytes of flash, 4,194,304 of RAM, and its budget: 589,824 and 2,621,440\n\
          4. start it in QEMU:\n   qemu-system-arm -M mps2-an386 -display none -monitor none -serial null -nic user,id=net \
          -semihosting-config enable=on,target=native,arg=board,arg=broker=10.0.2.2:1884 -kernel ELF\n\
          5. wait up to 1m for the birth of demo/cwru-rig/qemu-demo, and show its first second: at the broker 127.0.0.1:1884\n"
