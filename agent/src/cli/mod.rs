@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod completions;
 pub mod demo;
+pub mod flash;
 pub mod init;
 pub mod node;
 pub mod place;
@@ -95,6 +96,7 @@ enum Verb {
     Replay(replay::Args),
     Simulate(simulate::Args),
     Provision(provision::Args),
+    Flash(flash::Args),
     Completions(completions::Args),
 }
 
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(args) => args.run(),
         Verb::Simulate(args) => args.run(),
         Verb::Provision(args) => args.run(),
+        Verb::Flash(args) => args.run(),
         Verb::Completions(args) => args.run(),
     };
     match outcome {

@@ -397,9 +397,11 @@ const fn source_words(source: TimeSource) -> &'static str {
     }
 }
 
-fn of_birth(birth: &wire::Birth<'_>, heard_ns: i64) -> BirthReport {
+/// A reset cause in words.
+#[must_use]
+pub const fn reset_words(cause: wire::messages::ResetCause) -> &'static str {
     use wire::messages::ResetCause;
-    let cause = match birth.reset_cause {
+    match cause {
         ResetCause::Unknown => "unknown",
         ResetCause::PowerOn => "power on",
         ResetCause::Pin => "reset pin",
@@ -407,13 +409,16 @@ fn of_birth(birth: &wire::Birth<'_>, heard_ns: i64) -> BirthReport {
         ResetCause::Watchdog => "watchdog",
         ResetCause::BrownOut => "brown-out",
         ResetCause::Panic => "panic",
-    };
+    }
+}
+
+fn of_birth(birth: &wire::Birth<'_>, heard_ns: i64) -> BirthReport {
     BirthReport {
         heard_ns,
         boot: format!("{:016x}", birth.boot.0),
         board: birth.board.into(),
         firmware: birth.firmware.into(),
-        reset_cause: cause.into(),
+        reset_cause: reset_words(birth.reset_cause).into(),
         last_panic: birth.last_panic.into(),
         settings_version: birth.settings_version,
         ring_capacity: birth.ring_capacity,

@@ -164,7 +164,7 @@ pub enum TunnelError {
 }
 
 /// A Unix socket whose connections are carried to a broker by TLS.
-pub(super) struct Tunnel {
+pub(crate) struct Tunnel {
     listener: StdListener,
     path: PathBuf,
     connector: TlsConnector,
@@ -176,11 +176,11 @@ pub(super) struct Tunnel {
 
 /// Why the tunnel's last connection ended, in words; empty while there is none or all is well.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trouble(Arc<Mutex<String>>);
+pub(crate) struct Trouble(Arc<Mutex<String>>);
 
 impl Trouble {
     /// The words, when there are any.
-    pub(super) fn words(&self) -> Option<String> {
+    pub(crate) fn words(&self) -> Option<String> {
         Some(self.0.lock().clone()).filter(|words| !words.is_empty())
     }
 
@@ -191,7 +191,7 @@ impl Trouble {
 
 impl Tunnel {
     /// Makes the socket `name.sock` in the folder `tls` of `data_dir`, towards the broker at `address`.
-    pub(super) fn open(
+    pub(crate) fn open(
         tls: &MqttTls,
         address: &str,
         data_dir: &Path,
@@ -209,17 +209,17 @@ impl Tunnel {
     }
 
     /// The socket, for rumqttc.
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.path.to_string_lossy().into_owned()
     }
 
     /// Where it says why its last connection ended.
-    pub(super) fn trouble(&self) -> Trouble {
+    pub(crate) fn trouble(&self) -> Trouble {
         self.trouble.clone()
     }
 
     /// Carries for ever.
-    pub(super) async fn run(self) {
+    pub(crate) async fn run(self) {
         let listener = self.listener.try_clone().and_then(UnixListener::from_std);
         let listener = match listener {
             Ok(listener) => listener,

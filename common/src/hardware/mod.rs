@@ -31,6 +31,41 @@ pub struct Board {
     /// What its firmware may use; absent on the host.
     #[serde(default)]
     pub budget: Option<Budget>,
+    /// How its firmware gets onto it; absent on the host.
+    #[serde(default)]
+    pub flash: Option<Flash>,
+}
+
+/// How a board's firmware gets onto it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, tag = "method", rename_all = "kebab-case")]
+pub enum Flash {
+    /// By a debug probe, with probe-rs.
+    ProbeRs {
+        /// The chip, as probe-rs calls it.
+        chip: String,
+        /// Where this is from.
+        source: String,
+    },
+    /// As a UF2 file, copied to the drive that the board's boot loader shows.
+    Uf2 {
+        /// UF2 family id, which the boot loader wants to see.
+        family_id: u32,
+        /// Where flash lies in the processor's address space.
+        flash_start: u32,
+        /// The chip, as probe-rs calls it: with a probe it can be flashed as well.
+        #[serde(default)]
+        chip: Option<String>,
+        /// Where this is from.
+        source: String,
+    },
+    /// Not at all: QEMU starts with the image.
+    Qemu {
+        /// QEMU's machine.
+        machine: String,
+        /// Where this is from.
+        source: String,
+    },
 }
 
 /// What a board's firmware may use. Our own limits, enforced when it is built.

@@ -8,8 +8,8 @@ use spindle_tests::wait::PATIENCE;
 use spindle_tests::{process, tools};
 use std::process::Output;
 
-const VERBS: [&str; 9] =
-    ["run", "validate", "init", "tap", "simulate", "replay", "balance", "completions", "demo"];
+const VERBS: [&str; 10] =
+    ["run", "validate", "init", "tap", "simulate", "replay", "balance", "completions", "demo", "flash"];
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

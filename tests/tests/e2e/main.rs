@@ -10,6 +10,7 @@ mod books;
 mod cli;
 mod demo;
 mod emulated;
+mod flash;
 mod hardware;
 mod harness;
 mod json;

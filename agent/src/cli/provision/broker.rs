@@ -6,7 +6,7 @@ use spindle_common::hardware::Node;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The gateway's user name.
-pub(super) const GATEWAY: &str = "gateway";
+pub(in crate::cli) const GATEWAY: &str = "gateway";
 /// Topics of a sensor; the others of [`FROM_NODES`] are its node's (WIRE.md, section 5).
 const OF_SENSORS: [&str; 3] = ["raw", "features", "burst"];
 /// What nodes publish besides [`FROM_NODES`]: the settings in force, and what time it is.

@@ -32,7 +32,7 @@ use crate::clock::Clock;
 use crate::hardware;
 use anyhow::{Context as _, bail, ensure};
 use authority::{Authority, Pair, Purpose};
-use broker::GATEWAY;
+pub(super) use broker::GATEWAY;
 use folder::{Folder, Repository};
 use report::{Change, Report};
 use spindle_common::hardware::{Catalog, Node, NodeLink};
