@@ -1,9 +1,11 @@
-//! Ways to the gateway behind one trait: [`mqtt`] and [`serial`].
+//! Ways to the gateway behind one trait: [`mqtt`] and [`serial`]. Feature `tls`: MQTT over TLS.
 
 pub mod mqtt;
 pub mod serial;
 #[cfg(feature = "net")]
 pub mod tcp;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "net")]
 pub mod udp;
 

@@ -19,6 +19,7 @@ use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, sensor_task};
 use spindle_firmware::clock::{BoardTime, NewestPair};
 use spindle_firmware::config::{self, LinkConfig};
 use spindle_firmware::sensor::{adxl345, adxl355, iis3dwb};
+use spindle_firmware::transport::Dial;
 use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
 use spindle_firmware::transport::udp::UdpBuffers;
 use spindle_firmware::uplink::session::Exit;
@@ -114,17 +115,30 @@ async fn mqtt(
     arguments: Arguments,
     stack: Stack<'static>,
 ) {
-    const TX: usize = app::mqtt_tx_len(MESSAGE);
-    static BUFFERS: ConstStaticCell<MqttBuffers<MESSAGE, TX>> = ConstStaticCell::new(MqttBuffers::new());
     static TCP: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
     let Some(broker) = arguments.broker.or(shell.broker()) else {
         host::print(format_args!("the node has no broker; give broker=ADDRESS:PORT"));
         host::exit(2);
     };
     let dial = TcpDial::new(stack, broker, TCP.take());
+    #[cfg(feature = "tls")]
+    if let Some(files) = config::TLS {
+        return mqtt_by(shell, store, &arguments, crate::tls::wrap(dial, broker, files)).await;
+    }
+    mqtt_by(shell, store, &arguments, dial).await;
+}
+
+async fn mqtt_by(
+    shell: &'static BoardShell,
+    store: &'static mut BoardStore,
+    arguments: &Arguments,
+    dial: impl Dial,
+) {
+    const TX: usize = app::mqtt_tx_len(MESSAGE);
+    static BUFFERS: ConstStaticCell<MqttBuffers<MESSAGE, TX>> = ConstStaticCell::new(MqttBuffers::new());
     let mut utc = shell.utc(&NEWEST);
     let uplink = shell.uplink_mqtt(dial, BUFFERS.take(), config::LOGIN, &BoardTime, &mut utc, store);
-    match or_fault(shell, &arguments, "uplink", uplink).await {
+    match or_fault(shell, arguments, "uplink", uplink).await {
         Ok(exit) => left(shell, exit),
         Err(error) => {
             host::print(format_args!("{error}"));
