@@ -275,7 +275,7 @@ impl Maker {
     ) -> anyhow::Result<(Vec<String>, Change)> {
         let before = self.folder.read("broker-names.txt")?.unwrap_or_default();
         let hosts = nodes.iter().filter_map(|node| match &node.link {
-            NodeLink::Ethernet { broker } => broker.rsplit_once(':').map(|(host, _)| host),
+            NodeLink::Ethernet { broker, .. } => broker.rsplit_once(':').map(|(host, _)| host),
             NodeLink::Serial { .. } => None,
         });
         let hosts = hosts.map(|host| host.trim_matches(['[', ']'])).filter(|host| parse_name(host).is_ok());

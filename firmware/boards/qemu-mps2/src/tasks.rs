@@ -70,7 +70,18 @@ pub fn spawn(
             if shell.time_server().is_some() {
                 start(spawner, ask_time(shell, stack));
             }
-            start(spawner, mqtt(shell, store, arguments, stack));
+            let Some(broker) = arguments.broker.or(shell.broker()) else {
+                host::print(format_args!("the node has no broker; give broker=ADDRESS:PORT"));
+                host::exit(2);
+            };
+            // A task of its own, so that an image has memory for the one that its node needs.
+            #[cfg(feature = "tls")]
+            match config::TLS {
+                Some(files) => start(spawner, mqtt_tls(shell, store, arguments, stack, broker, files)),
+                None => start(spawner, mqtt(shell, store, arguments, stack, broker)),
+            }
+            #[cfg(not(feature = "tls"))]
+            start(spawner, mqtt(shell, store, arguments, stack, broker));
         }
         Link::Serial => start(spawner, serial(shell, store, arguments)),
     }
@@ -114,18 +125,27 @@ async fn mqtt(
     store: &'static mut BoardStore,
     arguments: Arguments,
     stack: Stack<'static>,
+    broker: &'static str,
 ) {
-    static TCP: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
-    let Some(broker) = arguments.broker.or(shell.broker()) else {
-        host::print(format_args!("the node has no broker; give broker=ADDRESS:PORT"));
-        host::exit(2);
-    };
-    let dial = TcpDial::new(stack, broker, TCP.take());
-    #[cfg(feature = "tls")]
-    if let Some(files) = config::TLS {
-        return mqtt_by(shell, store, &arguments, crate::tls::wrap(dial, broker, files)).await;
-    }
-    mqtt_by(shell, store, &arguments, dial).await;
+    mqtt_by(shell, store, &arguments, tcp(stack, broker)).await;
+}
+
+#[cfg(feature = "tls")]
+#[embassy_executor::task]
+async fn mqtt_tls(
+    shell: &'static BoardShell,
+    store: &'static mut BoardStore,
+    arguments: Arguments,
+    stack: Stack<'static>,
+    broker: &'static str,
+    files: config::TlsFiles,
+) {
+    mqtt_by(shell, store, &arguments, crate::tls::wrap(tcp(stack, broker), broker, files)).await;
+}
+
+fn tcp(stack: Stack<'static>, broker: &'static str) -> TcpDial<'static, TCP_TX> {
+    static BUFFERS: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
+    TcpDial::new(stack, broker, BUFFERS.take())
 }
 
 async fn mqtt_by(
