@@ -87,7 +87,9 @@ fn tls(out: &mut String, catalog: &Catalog) {
     // Virtual boards on a host choose their links themselves.
     if let Some(node) = node.filter(|_| !has("HOST")) {
         match (has("TLS"), value("SPINDLE_CREDENTIALS")) {
-            (false, _) => println!("cargo::error=node {node} has `tls = true`: build its firmware with `--features tls`"),
+            (false, _) => println!(
+                "cargo::error=node {node} has `tls = true`: build its firmware with `--features tls`"
+            ),
             (true, None) => println!(
                 "cargo::error=node {node} has `tls = true`: name the folder that `spindle provision` made in SPINDLE_CREDENTIALS"
             ),

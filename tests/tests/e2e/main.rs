@@ -20,6 +20,7 @@ mod outages;
 mod provision;
 mod recordings;
 mod schema;
+mod tls;
 
 use spindle_tests::kafka::Kafka;
 

@@ -68,7 +68,8 @@ fn main() -> ! {
         host::exit(2);
     };
     let store = STORE.init(store);
-    let shell: &BoardShell = SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, random, store, RING.take()));
+    let shell: &BoardShell =
+        SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, random, store, RING.take()));
     host::print(format_args!(
         "start node={} boot={:016x} cause={:?} boots={} watchdog_resets={} panics={} hung_tasks={:#b} last_panic={:?}",
         NODE.name,

@@ -13,6 +13,8 @@
 //! tasks: a sensor whose FIFO is short may overrun meanwhile, which is counted as any other overrun.
 
 mod der;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod wire;
 
@@ -111,13 +113,7 @@ pub struct TlsDial<'b, D, F> {
 impl<'b, D: Dial, F: FnMut(&mut [u8])> TlsDial<'b, D, F> {
     /// `peer` is what `dial` dials, `ADDRESS:PORT`, the address in numbers: it must be in the broker's certificate. `fill` fills
     /// with randomness that nobody can guess; keys are made of it.
-    pub const fn new(
-        dial: D,
-        peer: &'b str,
-        files: TlsFiles,
-        buffers: &'b mut TlsBuffers,
-        fill: F,
-    ) -> Self {
+    pub const fn new(dial: D, peer: &'b str, files: TlsFiles, buffers: &'b mut TlsBuffers, fill: F) -> Self {
         Self { dial, peer, files, buffers, fill }
     }
 }
@@ -216,8 +212,9 @@ impl<I: Read + Write> Write for TlsIo<'_, I> {
             Poll::Pending => return Err(StreamError::Tls(TlsError::InsufficientSpace)),
         }
         drain(self.queues, &mut self.io).await.map_err(StreamError::Wire)?;
-        self.io.flush().await.map_err(|error| {
-            StreamError::Wire(WireError::Below(embedded_io_async::Error::kind(&error)))
-        })
+        self.io
+            .flush()
+            .await
+            .map_err(|error| StreamError::Wire(WireError::Below(embedded_io_async::Error::kind(&error))))
     }
 }

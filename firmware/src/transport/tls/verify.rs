@@ -51,7 +51,10 @@ pub(super) struct Verifier {
 enum State {
     Start,
     /// A certificate that is believed: its key, and the transcript up to it.
-    Shown { key: VerifyingKey, transcript: Sha256 },
+    Shown {
+        key: VerifyingKey,
+        transcript: Sha256,
+    },
     Proved,
     Refused(Distrust),
 }

@@ -74,7 +74,9 @@ impl Chip<'_> {
                 }
                 Operation::Read(out) => match address & 0x7F {
                     reg::FIFO_DATA_OUT_TAG => self.fill(out),
-                    reg::FIFO_STATUS1 => out.copy_from_slice(&[(BATCH_WORDS & 0xFF) as u8, (BATCH_WORDS >> 8) as u8]),
+                    reg::FIFO_STATUS1 => {
+                        out.copy_from_slice(&[(BATCH_WORDS & 0xFF) as u8, (BATCH_WORDS >> 8) as u8])
+                    }
                     reg::WHO_AM_I => out.fill(reg::ID),
                     other => out.copy_from_slice(&self.registers.borrow()[usize::from(other)..][..out.len()]),
                 },
@@ -221,7 +223,8 @@ fn trial(
     let chip = Chip { signal, frame: Cell::new(0), left: Cell::new(BATCHES), spent: Cell::new(0), registers };
     let time = SampleTime(&chip);
     let mut sensor = Iis3dwb::new(Bus(&chip), Pin(&chip, || node.halt(StreamId(0))), time, Config::default());
-    let options = Options { stream: StreamId(0), when_full: WhenFull::DropOldest, flags: 0, supervisor: None };
+    let options =
+        Options { stream: StreamId(0), when_full: WhenFull::DropOldest, flags: 0, supervisor: None };
     let start = FREE_RUN.read();
     embassy_futures::block_on(acquire::run(&node, &mut sensor, &time, memory.lend(), options));
     let steps = FREE_RUN.read().wrapping_sub(start).wrapping_sub(chip.spent.get());
