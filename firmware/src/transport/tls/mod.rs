@@ -9,8 +9,11 @@
 //! When the broker asks for it, the node shows its own certificate. Whoever reads the board's flash has its key.
 //!
 //! Records of up to 4 kB are agreed with the broker (OpenSSL's know how; one that does not must send none that is longer), so that
-//! [`TlsBuffers`] are about 17 kB and not twice 16 kB. The arithmetic of a handshake keeps the processor from other
-//! tasks: a sensor whose FIFO is short may overrun meanwhile, which is counted as any other overrun.
+//! [`TlsBuffers`] are about 17 kB and not twice 16 kB.
+//!
+//! What it costs on the emulated Cortex-M4, counted by QEMU: 31 million instructions a handshake, of which up to 10.5 million in
+//! one go, and 205 a byte sent, so some 33 million a second for an IIS3DWB in raw form. On a core of 100 MHz the sensor's FIFO
+//! overruns while the arithmetic of a handshake keeps the processor; that is counted as any other overrun.
 
 mod der;
 #[cfg(test)]
