@@ -5,6 +5,10 @@ use spindle_common::hardware::{Catalog, Node, NodeLink};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+#[path = "src/transport/tls/der.rs"]
+#[allow(dead_code, reason = "only reads what firmware will use")]
+mod der;
+
 fn main() {
     println!("cargo:rerun-if-env-changed=SPINDLE_HARDWARE");
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hardware-configs");
@@ -34,6 +38,7 @@ fn main() {
     }
     out.push_str("];\n");
     login(&mut out);
+    tls(&mut out, &catalog);
     let path = Path::new(&std::env::var("OUT_DIR").unwrap_or_default()).join("nodes.rs");
     if let Err(error) = std::fs::write(&path, out) {
         println!("cargo::error=cannot write {}: {error}", path.display());
@@ -67,6 +72,63 @@ fn login(out: &mut String) {
         "/// User and password at the broker; `None` when the image was built without credentials.\n\
          pub const LOGIN: Option<(&str, &str)> = {login:?};"
     );
+}
+
+/// Authority, certificate and key of the node that is built, when its file says `tls = true`. It must not end in firmware
+/// without TLS, and a damaged file not on a board.
+fn tls(out: &mut String, catalog: &Catalog) {
+    let has = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
+    let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let node = value("SPINDLE_NODE").filter(|name| {
+        let link = catalog.nodes.get(name).map(|node| &node.link);
+        matches!(link, Some(NodeLink::Ethernet { tls: true, .. }))
+    });
+    let mut files = String::from("None");
+    // Virtual boards on a host choose their links themselves.
+    if let Some(node) = node.filter(|_| !has("HOST")) {
+        match (has("TLS"), value("SPINDLE_CREDENTIALS")) {
+            (false, _) => println!(
+                "cargo::error=node {node} has `tls = true`: build its firmware with `--features tls`"
+            ),
+            (true, None) => println!(
+                "cargo::error=node {node} has `tls = true`: name the folder that `spindle provision` made in SPINDLE_CREDENTIALS"
+            ),
+            (true, Some(folder)) => {
+                files = tls_files(&Path::new(&folder).join("nodes").join(node)).unwrap_or_else(|reason| {
+                    println!("cargo::error={reason}");
+                    files
+                });
+            }
+        }
+    }
+    if has("TLS") {
+        let _ = writeln!(
+            out,
+            "/// For TLS; `None` when the node's file does not ask for it.\npub const TLS: Option<TlsFiles> = {files};"
+        );
+    }
+}
+
+fn tls_files(folder: &Path) -> Result<String, String> {
+    let mut files = String::from("Some(TlsFiles { ");
+    for name in ["ca", "cert", "key"] {
+        let path = folder.join(name).with_extension("der");
+        println!("cargo:rerun-if-changed={}", path.display());
+        let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let is_good = match name {
+            "key" => der::private_key(&bytes).is_some(),
+            _ => der::Certificate::parse(&bytes).is_some(),
+        };
+        if !is_good {
+            return Err(format!(
+                "{}: is not an ECDSA P-256 {}",
+                path.display(),
+                if name == "key" { "key in PKCS#8" } else { "certificate" }
+            ));
+        }
+        let _ = write!(files, "{name}_der: include_bytes!({:?}), ", path.display().to_string());
+    }
+    Ok(files + "})")
 }
 
 fn read_login(path: &Path) -> Result<(String, String), String> {

@@ -47,6 +47,18 @@ pub enum LinkConfig {
     },
 }
 
+/// What a node needs for TLS, from the folder that `spindle provision` made; all in DER.
+#[cfg(feature = "tls")]
+#[derive(Clone, Copy)]
+pub struct TlsFiles {
+    /// Certificate of the site's authority.
+    pub ca_der: &'static [u8],
+    /// The node's certificate.
+    pub cert_der: &'static [u8],
+    /// Its key, PKCS#8.
+    pub key_der: &'static [u8],
+}
+
 /// A sensor of a node, with its type's figures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SensorConfig {
@@ -86,7 +98,7 @@ pub struct SensorConfig {
     pub trigger: TriggerSettings,
 }
 
-// `NODES`, made by `build.rs`.
+// `NODES`, `LOGIN` and `TLS`, made by `build.rs`.
 include!(concat!(env!("OUT_DIR"), "/nodes.rs"));
 
 /// The node of this name. For constants: `const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));`

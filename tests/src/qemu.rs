@@ -16,11 +16,27 @@ use tempfile::TempDir;
 /// The machine that the firmware is built for.
 const MACHINE: &str = "mps2-an386";
 
+/// Images by node. Locked while one is built: each build puts its image at the same place.
+static BUILT: Mutex<BTreeMap<String, Image>> = Mutex::new(BTreeMap::new());
+
 /// A firmware image of the emulated board, built for one node of `hardware-configs`.
 #[derive(Debug, Clone)]
 pub struct Image {
     path: PathBuf,
     _folder: Arc<TempDir>,
+}
+
+/// What an image is built of, besides the project's own files.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipe<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// Features of the board's crate, with commas.
+    pub features: Option<&'a str>,
+    /// A folder in place of `hardware-configs`.
+    pub hardware: Option<&'a Path>,
+    /// What `spindle provision` made.
+    pub credentials: Option<&'a Path>,
 }
 
 impl Image {
@@ -29,14 +45,39 @@ impl Image {
     /// # Errors
     /// When it cannot be built, with the end of what the build said.
     pub fn of(node: &str) -> Result<Self> {
-        static BUILT: Mutex<BTreeMap<String, Image>> = Mutex::new(BTreeMap::new());
-        // One at a time: each build puts its image at the same place.
         let mut built = BUILT.lock();
         if let Some(image) = built.get(node) {
             return Ok(image.clone());
         }
+        let image = Self::make(&Recipe { node, features: None, hardware: None, credentials: None })?;
+        built.insert(node.to_owned(), image.clone());
+        Ok(image)
+    }
+
+    /// An image by this recipe, built now.
+    ///
+    /// # Errors
+    /// As [`Image::of`].
+    pub fn by(recipe: &Recipe<'_>) -> Result<Self> {
+        let _one_at_a_time = BUILT.lock();
+        Self::make(recipe)
+    }
+
+    fn make(recipe: &Recipe<'_>) -> Result<Self> {
         let mut command = Command::new(tools::root().join("tests/firmware"));
-        command.args(["--json", "--node", node, "qemu-mps2"]);
+        command.args(["--json", "--node", recipe.node]);
+        if let Some(features) = recipe.features {
+            command.args(["--features", features]);
+        }
+        command.arg("qemu-mps2");
+        for (name, folder) in
+            [("SPINDLE_HARDWARE", recipe.hardware), ("SPINDLE_CREDENTIALS", recipe.credentials)]
+        {
+            match folder {
+                Some(folder) => command.env(name, folder),
+                None => command.env_remove(name),
+            };
+        }
         // What cargo tells the tests' own program is not meant for another cargo.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
@@ -52,11 +93,9 @@ impl Image {
             .with_context(|| format!("tests/firmware printed no JSON:\n{said}"))?;
         let elf = line["elf"].as_str().context("tests/firmware names no image")?;
         let folder = process::folder("image")?;
-        let path = folder.path().join(node);
+        let path = folder.path().join(recipe.node);
         std::fs::copy(elf, &path).with_context(|| format!("copy {elf}"))?;
-        let image = Self { path, _folder: Arc::new(folder) };
-        built.insert(node.to_owned(), image.clone());
-        Ok(image)
+        Ok(Self { path, _folder: Arc::new(folder) })
     }
 
     /// The file.
@@ -177,6 +216,14 @@ impl Emulated {
         let line = self.line("start", nth).with_context(|| format!("no start {nth} in:\n{}", self.log()))?;
         let boot = line.get("boot").context("the start line names no boot")?;
         Ok(u64::from_str_radix(boot, 16)?)
+    }
+
+    /// Waits for a text on the board's console.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn wait_for_log(&mut self, text: &str, patience: Duration) -> Result<()> {
+        self.process.wait_for_log(text, patience)
     }
 
     /// Waits for the `nth` start, from 0: a board that was reset starts again.

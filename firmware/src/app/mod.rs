@@ -22,11 +22,11 @@ use crate::sensor::port::{self, PortError};
 use crate::settings::{self, Store};
 use crate::supervise::{Supervisor, TASKS_MAX, TaskId};
 use crate::transport::Dial;
-use crate::transport::mqtt::{Mqtt, Setup, SetupError, TOPIC_LEN_MAX};
+use crate::transport::mqtt::{Mqtt, RX_LEN_MIN, Setup, SetupError, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
 #[cfg(feature = "net")]
 use crate::transport::udp::{SNTP_PORT, UdpBuffers, UdpPeer};
-use crate::uplink::session::{Exit, INBOX_LEN, Session};
+use crate::uplink::session::{Exit, Session};
 use crate::uplink::{Config, Uplink};
 use embassy_sync::blocking_mutex::raw::{NoopRawMutex, RawMutex};
 use embedded_hal_async::digital::Wait;
@@ -39,9 +39,6 @@ pub type BoardNode<const BLOCKS: usize> = Node<'static, NoopRawMutex, &'static m
 
 /// Room for messages that are not blocks.
 const SMALL_MESSAGE_LEN: usize = 1024;
-
-/// Room for one packet of the broker: the longest that the gateway sends, its topic and MQTT's own.
-const RX_LEN: usize = INBOX_LEN + TOPIC_LEN_MAX + 32;
 
 /// Messages that MQTT keeps until the broker has acknowledged them.
 const IN_FLIGHT: usize = 8;
@@ -87,7 +84,7 @@ pub const fn serial_frame_len(message_len_max: usize) -> usize {
 /// Memory of an MQTT uplink: `MESSAGE` is [`message_len_max`], `TX` is [`mqtt_tx_len`] of it.
 pub struct MqttBuffers<const MESSAGE: usize, const TX: usize> {
     scratch: [u8; MESSAGE],
-    rx: [u8; RX_LEN],
+    rx: [u8; RX_LEN_MIN],
     tx: [u8; TX],
     offline: [u8; 128],
 }
@@ -96,7 +93,7 @@ impl<const MESSAGE: usize, const TX: usize> MqttBuffers<MESSAGE, TX> {
     /// Empty.
     #[must_use]
     pub const fn new() -> Self {
-        Self { scratch: [0; MESSAGE], rx: [0; RX_LEN], tx: [0; TX], offline: [0; 128] }
+        Self { scratch: [0; MESSAGE], rx: [0; RX_LEN_MIN], tx: [0; TX], offline: [0; 128] }
     }
 }
 

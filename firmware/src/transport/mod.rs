@@ -1,10 +1,12 @@
-//! Ways to the gateway behind one trait: [`mqtt`] and [`serial`], the latter over a [`line`].
+//! Ways to the gateway behind one trait: [`mqtt`] and [`serial`], the latter over a [`line`]. Feature `tls`: MQTT over TLS.
 
 pub mod line;
 pub mod mqtt;
 pub mod serial;
 #[cfg(feature = "net")]
 pub mod tcp;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "net")]
 pub mod udp;
 

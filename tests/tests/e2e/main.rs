@@ -21,6 +21,7 @@ mod outages;
 mod provision;
 mod recordings;
 mod schema;
+mod tls;
 
 use spindle_tests::kafka::Kafka;
 

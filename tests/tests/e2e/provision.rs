@@ -13,17 +13,17 @@ const MILL: &str = "spindle/v1/plant-1/demo-mill/mill-3-spindle";
 const DEMO: &str = "spindle/v1/demo/demo-mill/host-demo";
 
 /// Credentials of the project's own nodes, and a broker with them.
-struct Site {
+pub(crate) struct Site {
     folder: TempDir,
-    broker: Mosquitto,
+    pub(crate) broker: Mosquitto,
     /// TLS, login by password.
-    tls: u16,
+    pub(crate) tls: u16,
     /// TLS, login by certificate.
-    certificates: u16,
+    pub(crate) certificates: u16,
 }
 
 impl Site {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = process::folder("provision").unwrap();
         let credentials = path_text(&folder.path().join("credentials"));
         provision(&credentials, &[]);
@@ -52,12 +52,12 @@ impl Site {
         }
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join("credentials").join(file)
     }
 
     /// Options of Mosquitto's clients: TLS and the login of `user` by password.
-    fn by_password(&self, user: &str) -> Vec<String> {
+    pub(crate) fn by_password(&self, user: &str) -> Vec<String> {
         let place = if user == "gateway" { user.to_owned() } else { format!("nodes/{user}") };
         let password = std::fs::read_to_string(self.path(&place).join("password")).unwrap();
         let authority = path_text(&self.path(&place).join("ca.pem"));
@@ -77,7 +77,7 @@ impl Site {
     }
 }
 
-fn strs(options: &[String]) -> Vec<&str> {
+pub(crate) fn strs(options: &[String]) -> Vec<&str> {
     options.iter().map(String::as_str).collect()
 }
 

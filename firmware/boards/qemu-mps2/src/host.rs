@@ -96,19 +96,37 @@ fn command_line() -> &'static str {
 
 /// 64 random bits of the computer; its seconds where it has no `/dev/urandom`.
 pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    if fill(&mut bytes).is_some() {
+        return u64::from_le_bytes(bytes);
+    }
+    // SAFETY: SYS_TIME reads nothing.
+    unsafe { cortex_m_semihosting::syscall1(nr::TIME, 0) as u64 }
+}
+
+/// Fills with the computer's randomness, of which keys can be made. Without it the run ends.
+pub fn fill_random(bytes: &mut [u8]) {
+    if fill(bytes).is_none() {
+        print(format_args!("the computer has no /dev/urandom to make keys of"));
+        exit(2);
+    }
+}
+
+fn fill(bytes: &mut [u8]) -> Option<()> {
     const PATH: &str = "/dev/urandom\0";
     const READ_BINARY: usize = 1;
-    let mut bytes = [0u8; 8];
     let open = [PATH.as_ptr().expose_provenance(), READ_BINARY, PATH.len() - 1];
     // SAFETY: the blocks name memory that outlives the calls, with its right lengths.
     unsafe {
         let file = cortex_m_semihosting::syscall(nr::OPEN, &open);
-        let read = [file, bytes.as_mut_ptr().expose_provenance(), bytes.len()];
-        if file != usize::MAX && cortex_m_semihosting::syscall(nr::READ, &read) == 0 {
-            cortex_m_semihosting::syscall(nr::CLOSE, &[file]);
-            return u64::from_le_bytes(bytes);
+        if file == usize::MAX {
+            return None;
         }
-        cortex_m_semihosting::syscall1(nr::TIME, 0) as u64
+        let read = [file, bytes.as_mut_ptr().expose_provenance(), bytes.len()];
+        // It tells how many bytes were not read.
+        let missing = cortex_m_semihosting::syscall(nr::READ, &read);
+        cortex_m_semihosting::syscall(nr::CLOSE, &[file]);
+        (missing == 0).then_some(())
     }
 }
 

@@ -12,6 +12,8 @@ mod models;
 mod stack;
 mod tasks;
 mod time;
+#[cfg(feature = "tls")]
+mod tls;
 mod uart;
 mod watchdog;
 

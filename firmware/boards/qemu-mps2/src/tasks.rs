@@ -19,6 +19,7 @@ use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, sensor_task};
 use spindle_firmware::clock::{BoardTime, NewestPair};
 use spindle_firmware::config::{self, LinkConfig};
 use spindle_firmware::sensor::{adxl345, adxl355, iis3dwb};
+use spindle_firmware::transport::Dial;
 use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
 use spindle_firmware::transport::udp::UdpBuffers;
 use spindle_firmware::uplink::session::Exit;
@@ -69,7 +70,18 @@ pub fn spawn(
             if shell.time_server().is_some() {
                 start(spawner, ask_time(shell, stack));
             }
-            start(spawner, mqtt(shell, store, arguments, stack));
+            let Some(broker) = arguments.broker.or(shell.broker()) else {
+                host::print(format_args!("the node has no broker; give broker=ADDRESS:PORT"));
+                host::exit(2);
+            };
+            // A task of its own, so that an image has memory for the one that its node needs.
+            #[cfg(feature = "tls")]
+            match config::TLS {
+                Some(files) => start(spawner, mqtt_tls(shell, store, arguments, stack, broker, files)),
+                None => start(spawner, mqtt(shell, store, arguments, stack, broker)),
+            }
+            #[cfg(not(feature = "tls"))]
+            start(spawner, mqtt(shell, store, arguments, stack, broker));
         }
         Link::Serial => start(spawner, serial(shell, store, arguments)),
     }
@@ -113,18 +125,40 @@ async fn mqtt(
     store: &'static mut BoardStore,
     arguments: Arguments,
     stack: Stack<'static>,
+    broker: &'static str,
+) {
+    mqtt_by(shell, store, &arguments, tcp(stack, broker)).await;
+}
+
+#[cfg(feature = "tls")]
+#[embassy_executor::task]
+async fn mqtt_tls(
+    shell: &'static BoardShell,
+    store: &'static mut BoardStore,
+    arguments: Arguments,
+    stack: Stack<'static>,
+    broker: &'static str,
+    files: config::TlsFiles,
+) {
+    mqtt_by(shell, store, &arguments, crate::tls::wrap(tcp(stack, broker), broker, files)).await;
+}
+
+fn tcp(stack: Stack<'static>, broker: &'static str) -> TcpDial<'static, TCP_TX> {
+    static BUFFERS: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
+    TcpDial::new(stack, broker, BUFFERS.take())
+}
+
+async fn mqtt_by(
+    shell: &'static BoardShell,
+    store: &'static mut BoardStore,
+    arguments: &Arguments,
+    dial: impl Dial,
 ) {
     const TX: usize = app::mqtt_tx_len(MESSAGE);
     static BUFFERS: ConstStaticCell<MqttBuffers<MESSAGE, TX>> = ConstStaticCell::new(MqttBuffers::new());
-    static TCP: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
-    let Some(broker) = arguments.broker.or(shell.broker()) else {
-        host::print(format_args!("the node has no broker; give broker=ADDRESS:PORT"));
-        host::exit(2);
-    };
-    let dial = TcpDial::new(stack, broker, TCP.take());
     let mut utc = shell.utc(&NEWEST);
     let uplink = shell.uplink_mqtt(dial, BUFFERS.take(), config::LOGIN, &BoardTime, &mut utc, store);
-    match or_fault(shell, &arguments, "uplink", uplink).await {
+    match or_fault(shell, arguments, "uplink", uplink).await {
         Ok(exit) => left(shell, exit),
         Err(error) => {
             host::print(format_args!("{error}"));
