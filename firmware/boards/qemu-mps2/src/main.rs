@@ -7,6 +7,7 @@ mod flash;
 mod host;
 mod irq;
 mod lan9118;
+mod load;
 mod mmio;
 mod models;
 mod stack;
@@ -66,7 +67,8 @@ fn main() -> ! {
         host::exit(2);
     };
     let store = STORE.init(store);
-    let shell: &BoardShell = SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, random, store, RING.take()));
+    let shell: &BoardShell =
+        SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, random, store, RING.take()));
     host::print(format_args!(
         "start node={} boot={:016x} cause={:?} boots={} watchdog_resets={} panics={} hung_tasks={:#b} last_panic={:?}",
         NODE.name,
