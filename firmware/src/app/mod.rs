@@ -22,11 +22,11 @@ use crate::sensor::port::{self, PortError};
 use crate::settings::{self, Store};
 use crate::supervise::{Supervisor, TASKS_MAX, TaskId};
 use crate::transport::Dial;
-use crate::transport::mqtt::{Mqtt, Setup, SetupError, TOPIC_LEN_MAX};
+use crate::transport::mqtt::{Mqtt, RX_LEN_MIN, Setup, SetupError, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
 #[cfg(feature = "net")]
 use crate::transport::udp::{SNTP_PORT, UdpBuffers, UdpPeer};
-use crate::uplink::session::{Exit, INBOX_LEN, Session};
+use crate::uplink::session::{Exit, Session};
 use crate::uplink::{Config, Uplink};
 use embassy_sync::blocking_mutex::raw::{NoopRawMutex, RawMutex};
 use embedded_hal_async::digital::Wait;
@@ -41,7 +41,7 @@ pub type BoardNode<const BLOCKS: usize> = Node<'static, NoopRawMutex, &'static m
 const SMALL_MESSAGE_LEN: usize = 1024;
 
 /// Room for one packet of the broker: the longest that the gateway sends, its topic and MQTT's own.
-const RX_LEN: usize = INBOX_LEN + TOPIC_LEN_MAX + 32;
+const RX_LEN: usize = RX_LEN_MIN;
 
 /// Messages that MQTT keeps until the broker has acknowledged them.
 const IN_FLIGHT: usize = 8;
