@@ -44,7 +44,7 @@ where
 }
 
 const fn is_lit(now_ms: u64, identify_until_ms: u64, linked: bool) -> bool {
-    if now_ms < identify_until_ms { now_ms / FLICKER_MS % 2 == 0 } else { linked }
+    if now_ms < identify_until_ms { (now_ms / FLICKER_MS).is_multiple_of(2) } else { linked }
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ static BUILT: Mutex<BTreeMap<String, Image>> = Mutex::new(BTreeMap::new());
 #[derive(Debug, Clone)]
 pub struct Image {
     path: PathBuf,
+    /// The program beside it that counts what parts of the firmware cost.
+    pub(crate) cost: PathBuf,
     _folder: Arc<TempDir>,
 }
 
@@ -95,7 +97,15 @@ impl Image {
         let folder = process::folder("image")?;
         let path = folder.path().join(recipe.node);
         std::fs::copy(elf, &path).with_context(|| format!("copy {elf}"))?;
+<<<<<<< HEAD
         Ok(Self { path, _folder: Arc::new(folder) })
+=======
+        let cost = folder.path().join("cost");
+        std::fs::copy(format!("{elf}-cost"), &cost).with_context(|| format!("copy {elf}-cost"))?;
+        let image = Self { path, cost, _folder: Arc::new(folder) };
+        built.insert(node.to_owned(), image.clone());
+        Ok(image)
+>>>>>>> perf
     }
 
     /// The file.
@@ -112,6 +122,8 @@ pub struct Wiring {
     pub broker_port: Option<u16>,
     /// Device file of the serial line.
     pub serial: Option<PathBuf>,
+    /// An instruction takes 2 to this power nanoseconds of the board's time; without it, whatever it takes.
+    pub icount_shift: Option<u32>,
 }
 
 /// A running board; its power is cut when dropped.
@@ -138,6 +150,9 @@ impl Emulated {
                 command.args(["-serial", "chardev:line"]);
             }
             None => drop(command.args(["-serial", "null"])),
+        }
+        if let Some(shift) = wiring.icount_shift {
+            command.args(["-icount", &format!("shift={shift}")]);
         }
         let mut arguments = String::from("enable=on,target=native,arg=board");
         if let Some(port) = wiring.broker_port {

@@ -106,6 +106,10 @@ fn with_samples<H: Checked + Serialize>(
         Encoding::Rice16 | Encoding::Rice24 => rice::encode(samples, usize::from(block.samples), bits, body),
         Encoding::Raw16 | Encoding::Raw24 => None,
     };
+    #[cfg(not(feature = "std"))]
+    if let (None, Samples::I16(samples), 16) = (packed, samples, bits) {
+        return copying(block.encoding.raw(), samples, out, start);
+    }
     let len = match packed {
         Some(len) => len,
         None => {
@@ -116,6 +120,22 @@ fn with_samples<H: Checked + Serialize>(
         }
     };
     finish(out, start + len)
+}
+
+/// Writes raw samples of 16 bits behind a header that ends at `start`, and the checksum: see [`super::crc::crc32c_copying`].
+#[cfg(not(feature = "std"))]
+fn copying(encoding: Encoding, samples: &[i16], out: &mut [u8], start: usize) -> Result<usize, EncodeError> {
+    let too_small = EncodeError::BufferTooSmall { capacity: out.len() };
+    let end = start + 2 * samples.len();
+    let (Some(message), true) = (out.get_mut(..end + 4), end + 4 <= MESSAGE_LEN_MAX) else {
+        return Err(too_small);
+    };
+    // The encoding is the header's last byte.
+    message[start - 1] = encoding as u8;
+    let (head, rest) = message.split_at_mut(start);
+    let (body, checksum) = rest.split_at_mut(2 * samples.len());
+    checksum.copy_from_slice(&super::crc::crc32c_copying(head, samples, body).to_le_bytes());
+    Ok(end + 4)
 }
 
 /// Writes version, kind and header, and returns where the samples start.

@@ -1,7 +1,9 @@
 //! The program behind `tests/bench`; see there.
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 use spindle_tests::bench::{self, Size};
+use std::fmt::Display;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -10,19 +12,25 @@ fn main() -> Result<()> {
         return bench::bare::subscribe(number(port)?, number(count)?);
     }
     let mut size = Size { boards: 16, blocks: 160_000, real_time_boards: 4, real_time_seconds: 25 };
-    let mut json = false;
+    let (mut json, mut firmware) = (false, false);
     for arg in args {
         match arg.split_once('=') {
             None if arg == "--json" => json = true,
+            None if arg == "--firmware" => firmware = true,
             None if arg == "--quick" => (size.blocks, size.real_time_seconds) = (16_000, 10),
             Some(("--boards", boards)) => size.boards = number(boards)?,
             Some(("--blocks", blocks)) => size.blocks = number(blocks)?,
-            _ => bail!("unknown argument {arg:?}; there are --json, --quick, --boards=N, --blocks=N"),
+            _ => bail!(
+                "unknown argument {arg:?}; there are --json, --firmware, --quick, --boards=N, --blocks=N"
+            ),
         }
     }
-    let report = bench::run(size)?;
+    if firmware { print(&bench::firmware::measure()?, json) } else { print(&bench::run(size)?, json) }
+}
+
+fn print(report: &(impl Display + Serialize), json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string_pretty(report)?);
     } else {
         print!("{report}");
     }

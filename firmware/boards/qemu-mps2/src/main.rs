@@ -7,6 +7,7 @@ mod flash;
 mod host;
 mod irq;
 mod lan9118;
+mod load;
 mod mmio;
 mod models;
 mod stack;

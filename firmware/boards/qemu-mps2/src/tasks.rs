@@ -2,10 +2,11 @@
 
 use crate::host::{self, Arguments, Link};
 use crate::lan9118::Lan9118;
+use crate::load::{self, Modelled};
 use crate::models::Feed;
 use crate::uart::{Line, Uart};
 use crate::watchdog::Cmsdk;
-use crate::{BoardShell, BoardStore, MESSAGE, NODE, stack};
+use crate::{BoardShell, BoardStore, MESSAGE, NODE, stack, time};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use embassy_executor::Spawner;
 use embassy_futures::select::{Either, select};
@@ -194,15 +195,18 @@ fn left(shell: &'static BoardShell, exit: Exit) -> ! {
         overrun += counters.lost_overrun;
         ring += counters.lost_ring;
     }
+    let steps = time::steps_in_all() - load::STARTING.get();
     let (stack_used, stack_size) = stack::used();
     host::print(format_args!(
         "end taken={taken} acknowledged={} lost_overrun={overrun} lost_ring={ring} sent={} resent={} connects={} \
-         serial_dropped={} stack_bytes={stack_used} stack_room={stack_size}",
+         serial_dropped={} stack_bytes={stack_used} stack_room={stack_size} steps={steps} asleep={} models={}",
         shell.node.acknowledged(),
         uplink.sent,
         uplink.resent,
         uplink.connects,
         Uart::dropped(),
+        load::ASLEEP.get(),
+        load::MODELS.get(),
     ));
     host::exit(0)
 }
@@ -218,11 +222,11 @@ async fn sample(shell: &'static BoardShell, arguments: Arguments, stream: Stream
             if !arguments.overruns {
                 model = model.patient();
             }
-            let bus = (model.spi(), model.int1());
+            let bus = (Modelled(model.spi()), Modelled(model.int1()));
             let sampling = shell.sample_port::<PLANAR, _, _>(stream, bus, &BoardTime, flags::SYNTHETIC);
             let sampling = or_fault(shell, &arguments, sensor.name, sampling);
             let ending = async {
-                model.drained().await;
+                load::modelled(model.drained()).await;
                 shell.node.halt(stream);
                 core::future::pending::<()>().await;
             };

@@ -23,6 +23,11 @@ const CYCLES_MAX: u64 = 0x00FF_FFFF;
 /// SysTick needs a few cycles to count at all.
 const CYCLES_MIN: u64 = 50;
 
+/// The counter: 25 million steps a second, by the machine's own clock.
+pub fn steps() -> u32 {
+    FREE_RUN.read()
+}
+
 struct State {
     queue: Queue,
     /// The counter as last read, with its overflows.
@@ -38,12 +43,16 @@ embassy_time_driver::time_driver_impl!(static CLOCK: Clock = Clock {
 });
 
 impl State {
-    fn now(&mut self) -> u64 {
-        let low = u64::from(FREE_RUN.read());
+    fn cycles(&mut self) -> u64 {
+        let low = u64::from(steps());
         let high = self.cycles & !0xFFFF_FFFF;
         let carry = if low < self.cycles & 0xFFFF_FFFF { 1 << 32 } else { 0 };
         self.cycles = high + carry + low;
-        self.cycles / CYCLES_PER_TICK
+        self.cycles
+    }
+
+    fn now(&mut self) -> u64 {
+        self.cycles() / CYCLES_PER_TICK
     }
 
     /// Wakes who is due and sets the next alarm.
@@ -79,6 +88,11 @@ impl Driver for Clock {
             });
         });
     }
+}
+
+/// Steps since the machine was switched on.
+pub fn steps_in_all() -> u64 {
+    critical_section::with(|section| CLOCK.with(section, State::cycles))
 }
 
 /// Starts the alarms; before this only `now` works.

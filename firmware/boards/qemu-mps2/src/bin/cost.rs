@@ -20,7 +20,6 @@ use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embedded_hal::digital::ErrorType as PinErrorType;
 use embedded_hal_async::digital::Wait;
 use embedded_hal_async::spi::{ErrorType, Operation, SpiDevice};
-use mmio::Reg;
 use spindle_common::id::{BootId, StreamId};
 use spindle_common::settings::{Settings, Step};
 use spindle_common::wire::messages::ResetCause;
@@ -33,8 +32,6 @@ use spindle_firmware::sensor::iis3dwb::registers as reg;
 use spindle_firmware::sensor::iis3dwb::{Config, Iis3dwb, RATE_NOMINAL_MHZ};
 use spindle_firmware::sensor::signal::{Signal, Spindle};
 use static_cell::{ConstStaticCell, StaticCell};
-
-const FREE_RUN: Reg = Reg::at(0x4020_009C);
 
 /// Frames of signal that are played over and over.
 const FRAMES: usize = 2048;
@@ -113,9 +110,9 @@ impl ErrorType for Bus<'_, '_> {
 
 impl SpiDevice for Bus<'_, '_> {
     async fn transaction(&mut self, operations: &mut [Operation<'_, u8>]) -> Result<(), Infallible> {
-        let start = FREE_RUN.read();
+        let start = time::steps();
         self.0.transaction(operations);
-        self.0.spent.set(self.0.spent.get().wrapping_add(FREE_RUN.read().wrapping_sub(start)));
+        self.0.spent.set(self.0.spent.get().wrapping_add(time::steps().wrapping_sub(start)));
         Ok(())
     }
 }
@@ -182,12 +179,12 @@ fn info(encoding: Encoding) -> StreamInfo<'static> {
 /// Counter steps per 1000 instructions.
 fn steps_per_1000() -> u32 {
     const LOOPS: u32 = 100_000;
-    let start = FREE_RUN.read();
+    let start = time::steps();
     // SAFETY: counts a register down; touches no memory.
     unsafe {
         core::arch::asm!("2:", "subs {n}, {n}, #1", "bne 2b", n = inout(reg) LOOPS => _, options(nomem, nostack));
     }
-    FREE_RUN.read().wrapping_sub(start) / (2 * LOOPS / 1000)
+    time::steps().wrapping_sub(start) / (2 * LOOPS / 1000)
 }
 
 /// Instructions times 100 per sample and axis, from the FIFO's words to a block in the ring.
@@ -225,9 +222,13 @@ fn trial(
     let mut sensor = Iis3dwb::new(Bus(&chip), Pin(&chip, || node.halt(StreamId(0))), time, Config::default());
     let options =
         Options { stream: StreamId(0), when_full: WhenFull::DropOldest, flags: 0, supervisor: None };
+<<<<<<< HEAD
     let start = FREE_RUN.read();
+=======
+    let start = time::steps();
+>>>>>>> perf
     embassy_futures::block_on(acquire::run(&node, &mut sensor, &time, memory.lend(), options));
-    let steps = FREE_RUN.read().wrapping_sub(start).wrapping_sub(chip.spent.get());
+    let steps = time::steps().wrapping_sub(start).wrapping_sub(chip.spent.get());
     let samples = chip.frame.get() * 3;
     u64::from(steps) * 100_000 / u64::from(per_1000) / samples
 }
