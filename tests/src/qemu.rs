@@ -97,15 +97,9 @@ impl Image {
         let folder = process::folder("image")?;
         let path = folder.path().join(recipe.node);
         std::fs::copy(elf, &path).with_context(|| format!("copy {elf}"))?;
-<<<<<<< HEAD
-        Ok(Self { path, _folder: Arc::new(folder) })
-=======
         let cost = folder.path().join("cost");
         std::fs::copy(format!("{elf}-cost"), &cost).with_context(|| format!("copy {elf}-cost"))?;
-        let image = Self { path, cost, _folder: Arc::new(folder) };
-        built.insert(node.to_owned(), image.clone());
-        Ok(image)
->>>>>>> perf
+        Ok(Self { path, cost, _folder: Arc::new(folder) })
     }
 
     /// The file.

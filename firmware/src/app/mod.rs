@@ -40,12 +40,6 @@ pub type BoardNode<const BLOCKS: usize> = Node<'static, NoopRawMutex, &'static m
 /// Room for messages that are not blocks.
 const SMALL_MESSAGE_LEN: usize = 1024;
 
-<<<<<<< HEAD
-=======
-/// Room for one packet of the broker: the longest that the gateway sends, its topic and MQTT's own.
-const RX_LEN: usize = RX_LEN_MIN;
-
->>>>>>> perf
 /// Messages that MQTT keeps until the broker has acknowledged them.
 const IN_FLIGHT: usize = 8;
 

@@ -222,11 +222,7 @@ fn trial(
     let mut sensor = Iis3dwb::new(Bus(&chip), Pin(&chip, || node.halt(StreamId(0))), time, Config::default());
     let options =
         Options { stream: StreamId(0), when_full: WhenFull::DropOldest, flags: 0, supervisor: None };
-<<<<<<< HEAD
-    let start = FREE_RUN.read();
-=======
     let start = time::steps();
->>>>>>> perf
     embassy_futures::block_on(acquire::run(&node, &mut sensor, &time, memory.lend(), options));
     let steps = time::steps().wrapping_sub(start).wrapping_sub(chip.spent.get());
     let samples = chip.frame.get() * 3;
