@@ -30,6 +30,8 @@ pub const REQUEST_LEN_MAX: usize = 64 * 1024;
 pub const SESSION_MAX: Duration = Duration::from_secs(3);
 /// How long a connection may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long one that is refused may take to say what it wants.
+const REFUSAL_MAX: Duration = Duration::from_secs(1);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -119,17 +121,23 @@ impl Control {
     /// Works until `stop`. `spawn` starts a connection's work.
     pub async fn run(self, stop: Stop, spawn: impl Fn(ConnectionTask) + Send) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let refusals = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         tokio::select! {
             () = stop.wait() => {}
-            () = self.accept(&places, spawn) => {}
+            () = self.accept(&places, &refusals, spawn) => {}
         }
         let _ = std::fs::remove_file(&self.path);
     }
 
-    async fn accept(&self, places: &Arc<Semaphore>, spawn: impl Fn(ConnectionTask)) {
+    async fn accept(
+        &self,
+        places: &Arc<Semaphore>,
+        refusals: &Arc<Semaphore>,
+        spawn: impl Fn(ConnectionTask),
+    ) {
         loop {
             match self.socket.accept().await {
-                Ok((mut stream, _)) => match places.clone().try_acquire_owned() {
+                Ok((stream, _)) => match places.clone().try_acquire_owned() {
                     Ok(place) => {
                         let session = self.session.clone();
                         spawn(Box::pin(async move {
@@ -137,11 +145,14 @@ impl Control {
                             drop(place);
                         }));
                     }
+                    // Beyond those that can be told, closing says enough.
                     Err(_) => {
-                        let reason = format!("{CONNECTIONS_MAX} commands wait for nodes already; try again");
-                        // A few bytes into an empty buffer: if it does not take them, closing says enough.
-                        let _ = stream.try_write(&line(&Response::Error { reason }));
-                        let _ = stream.shutdown().await;
+                        if let Ok(place) = refusals.clone().try_acquire_owned() {
+                            spawn(Box::pin(async move {
+                                refuse(stream).await;
+                                drop(place);
+                            }));
+                        }
                     }
                 },
                 Err(error) => {
@@ -151,6 +162,16 @@ impl Control {
             }
         }
     }
+}
+
+/// Tells a client that there is no place. What it asks is read first: closing over it would drop the answer too.
+async fn refuse(mut stream: UnixStream) {
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::new(reader).take(REQUEST_LEN_MAX as u64);
+    let reason = format!("{CONNECTIONS_MAX} commands wait for nodes already; try again");
+    // Best effort: a client that is gone needs no answer.
+    let _ = timeout(REFUSAL_MAX, reader.read_line(&mut String::new())).await;
+    let _ = writer.write_all(&line(&Response::Error { reason })).await;
 }
 
 async fn serve(mut stream: UnixStream, session: &mpsc::Sender<Ask>) {
@@ -233,6 +254,7 @@ mod tests {
             clients.push(client);
         }
         let mut refused = client(&path).await;
+        refused.write_all(b"{\"nodes\":{}}\n").await.unwrap();
         let says = line_of(&mut refused).await;
         assert!(says.contains("16 commands wait for nodes already"), "{says}");
 
@@ -245,7 +267,9 @@ mod tests {
         // A request without an end takes no more memory than one may have.
         let mut long = clients.swap_remove(0);
         let sent = long.write_all(&vec![b' '; 2 * REQUEST_LEN_MAX]).await;
-        assert!(sent.is_err() || line_of(&mut long).await.is_empty());
+        let mut rest = String::new();
+        let closed = timeout(PATIENCE, long.read_line(&mut rest)).await.expect("it is not closed");
+        assert!(sent.is_err() || closed.is_err() || closed.is_ok_and(|len| len == 0));
 
         stop.set();
         timeout(PATIENCE, run).await.expect("does not end").unwrap();

@@ -61,7 +61,8 @@ fn features(board: &Board, first: u64, samples: u32, rms: f32, flags: u16) -> Re
         tick_hz: 1_000_000,
         rate_measured_mhz: (board.rate_hz * 1000.0) as u32,
         flags,
-        axes: [axis(rms), axis(0.0)].into_iter().collect(),
+        // The second channel stands still in the first window.
+        axes: [axis(rms), axis(if first == 52_000 { 0.0 } else { 0.5 })].into_iter().collect(),
     };
     let mut body = vec![0; 512];
     let len = message.encode(&mut body).expect("valid features");
