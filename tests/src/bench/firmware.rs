@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 /// One IIS3DWB, three axes, over Ethernet.
