@@ -26,10 +26,15 @@ fn plan(words: &str) -> anyhow::Result<Plan> {
     Plan::new(&args, &hardware::load(&hardware)?, &hardware, &source)
 }
 
-/// A dry run's text, the source tree's path put away.
+/// A dry run's text, the source tree's path and the board's budget put away.
 fn dry(words: &str) -> String {
     let plan = plan(words).unwrap();
-    plan.to_string().replace(&source().display().to_string(), "SOURCE")
+    let budget = plan.board.budget.map(|budget| {
+        format!("{} and {}", build::grouped(budget.flash_bytes), build::grouped(budget.ram_bytes))
+    });
+    let text = plan.to_string().replace(&source().display().to_string(), "SOURCE");
+    // It moves with the firmware.
+    text.replace(&budget.unwrap_or_default(), "BUDGET")
 }
 
 fn refused(words: &str) -> String {
@@ -41,9 +46,9 @@ fn a_dry_run_of_the_emulated_board_shows_the_commands_that_would_run() {
     assert_eq!(
         dry("--board qemu-mps2 --node qemu-demo --emulate --broker 127.0.0.1:1884"),
         "1. check SOURCE/hardware-configs: board qemu-mps2 (QEMU mps2-an386: an emulated Cortex-M4F with Ethernet and UART), node \
-         demo/cwru-rig/qemu-demo; its raw data takes 1,602 of the link's 100,000 kbit/s\n\
+         demo/cwru-rig/qemu-demo; its raw data takes 1,662 of the link's 100,000 kbit/s\n\
          2. build the image ELF:\n   cd SOURCE && tests/firmware --json --node qemu-demo qemu-mps2\n\
-         3. compare it with the board: 4,194,304 bytes of flash, 4,194,304 of RAM, and its budget: 589,824 and 2,621,440\n\
+         3. compare it with the board: 4,194,304 bytes of flash, 4,194,304 of RAM, and its budget: BUDGET\n\
          4. start it in QEMU:\n   qemu-system-arm -M mps2-an386 -display none -monitor none -serial null -nic user,id=net \
          -semihosting-config enable=on,target=native,arg=board,arg=broker=10.0.2.2:1884 -kernel ELF\n\
          5. wait up to 1m for the birth of demo/cwru-rig/qemu-demo, and show its first second: at the broker 127.0.0.1:1884\n"

@@ -85,8 +85,19 @@ impl<'a> Watch<'a> {
 
     /// Waits in a journal, from `next` on.
     pub(super) fn in_journal(self, reader: &JournalReader, mut next: u64) -> anyhow::Result<(First, End)> {
+        let mut trouble = None;
         while !self.is_over()? {
-            match reader.read(next, READ_BYTES, READ_WAIT)? {
+            let read = match reader.read(next, READ_BYTES, READ_WAIT) {
+                Ok(read) => read,
+                // The gateway is making its first segment: it can be read a moment later.
+                Err(error) => {
+                    trouble = Some(error.to_string());
+                    self.stop.sleep(POLL);
+                    continue;
+                }
+            };
+            trouble = None;
+            match read {
                 Read::Batch(view) => {
                     for record in &view {
                         if matches!(record.kind, RecordKind::Block | RecordKind::Node) {
@@ -102,7 +113,7 @@ impl<'a> Watch<'a> {
                 return Ok((self.first.into_inner(), End::Complete));
             }
         }
-        Ok((self.first.into_inner(), End::TimedOut(None)))
+        Ok((self.first.into_inner(), End::TimedOut(trouble)))
     }
 
     async fn watch(&self) -> anyhow::Result<()> {
@@ -304,7 +315,7 @@ impl<'a> Connection<'a> {
 pub(super) fn why_no_birth(place: &Place, node: &Node, is_emulated: bool, trouble: Option<&str>) -> String {
     use spindle_common::hardware::NodeLink;
     let trouble =
-        trouble.map(|words| format!(" This command does not reach it either: {words}.")).unwrap_or_default();
+        trouble.map(|words| format!(" This command cannot read there: {words}.")).unwrap_or_default();
     match (&node.link, place) {
         (NodeLink::Ethernet { broker, .. }, Place::Broker(source)) => {
             let cable = if is_emulated { "" } else { "the supply and the network cable with its lights; " };
@@ -316,7 +327,7 @@ pub(super) fn why_no_birth(place: &Place, node: &Node, is_emulated: bool, troubl
             )
         }
         (NodeLink::Serial { baud }, Place::Journal(folder)) => format!(
-            "looked in the journal {}. Check: that `spindle run` runs with this configuration; that its [[source.serial]] names the \
+            "looked in the journal {}.{trouble} Check: that `spindle run` runs with this configuration; that its [[source.serial]] names the \
              board's device with baud = {baud}; the cable, transmit to receive",
             folder.display()
         ),
