@@ -159,7 +159,7 @@ impl Emulated {
         command.args(["-semihosting-config", &arguments]).arg("-kernel").arg(image.path());
         let process = Process::spawn("qemu-system-arm", &mut command, &folder.path().join("log"))?;
         let mut board = Self { process, folder };
-        board.process.wait_for_log("start node=", Duration::from_secs(30))?;
+        board.wait_for_start(0, Duration::from_secs(30))?;
         Ok(board)
     }
 
@@ -203,7 +203,9 @@ impl Emulated {
     #[must_use]
     pub fn line(&self, word: &str, nth: usize) -> Option<BTreeMap<String, String>> {
         let log = self.log();
-        let line = log.lines().filter(|line| line.starts_with(word)).nth(nth)?;
+        // A line may be half written.
+        let whole = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        let line = whole.filter(|line| line.starts_with(word)).nth(nth)?;
         let mut values = BTreeMap::new();
         let mut rest = line.strip_prefix(word)?.trim_start();
         while let Some((name, after)) = rest.split_once('=') {
