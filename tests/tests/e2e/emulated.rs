@@ -362,7 +362,7 @@ fn an_emulated_board_takes_settings_keeps_them_over_a_restart_and_refuses_what_i
 
 #[test]
 fn an_emulated_board_without_a_clock_knows_utc_within_a_millisecond_from_its_gateway() {
-    const STATUSES: usize = 25;
+    const STATUSES: usize = 40;
     let image = Image::of(FAST).unwrap();
     let kafka = Kafka::shared().unwrap();
     let broker = Mosquitto::start("set_tcp_nodelay true").unwrap();
