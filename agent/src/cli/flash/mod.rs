@@ -44,7 +44,7 @@ const PTY_MAX: Duration = Duration::from_secs(10);
                   board's budget; 2 wrong command line; 3 it could not be done.\n\nExamples:\n  \
                   spindle flash --board qemu-mps2 --node qemu-demo --emulate --broker 127.0.0.1:1883\n  \
                   spindle flash --board nucleo-h563zi --node mill-3-spindle --config gateway.toml --dry-run\n  \
-                  spindle flash --board nucleo-h563zi --node mill-3-spindle --credentials /root/spindle-credentials\n  \
+                  spindle flash --board nucleo-h563zi --node mill-3-spindle --credentials ~/spindle-credentials\n  \
                   spindle flash --board w5500-evb-pico2 --node press-2-frame --drive /media/$USER/RP2350"
 )]
 pub struct Args {

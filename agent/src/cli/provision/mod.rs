@@ -48,9 +48,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 /// after adding a node: what exists is kept. No secret is ever printed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  spindle provision --out /root/spindle-credentials --broker-name broker.plant --broker-name 192.168.1.10\n  \
-                        spindle provision --out /root/spindle-credentials --hardware hardware-configs --node mill-3-spindle\n  \
-                        spindle provision --out /root/spindle-credentials --rotate mill-3-spindle     its key or password is lost"
+    after_help = "Examples:\n  spindle provision --out ~/spindle-credentials --broker-name broker.plant --broker-name 192.168.1.10\n  \
+                        spindle provision --out ~/spindle-credentials --hardware hardware-configs --node mill-3-spindle\n  \
+                        spindle provision --out ~/spindle-credentials --rotate mill-3-spindle     its key or password is lost"
 )]
 pub struct Args {
     /// Folder of the credentials; made if missing, readable by its user only
