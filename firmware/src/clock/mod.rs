@@ -148,13 +148,3 @@ impl<M: RawMutex> UtcSource for BoardUtc<'_, M> {
         }
     }
 }
-
-/// A node that knows no UTC; its samples are anchored by the gateway.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoUtc;
-
-impl UtcSource for NoUtc {
-    fn pair(&mut self) -> Option<UtcPair> {
-        None
-    }
-}

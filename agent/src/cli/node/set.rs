@@ -8,7 +8,7 @@ use crate::cli::Outcome;
 use crate::hardware;
 use crate::session::report::{NodeReport, Order, OrderOutcome};
 use anyhow::{Context as _, bail};
-use spindle_common::hardware::{Catalog, LinkKind, NodeLink};
+use spindle_common::hardware::Catalog;
 use spindle_common::id::StreamId;
 use spindle_common::settings::{Abilities, BURST_SAMPLES_MAX, Settings};
 use spindle_common::wire::{BLOCK_SAMPLES_MAX, StreamInfo};
@@ -114,13 +114,7 @@ fn named(report: &NodeReport, catalog: Option<&Catalog>) -> Vec<Named> {
 /// Checks settings by what hardware-configs know of the node; of one that they do not know, nothing.
 fn check(catalog: &Catalog, report: &NodeReport, settings: &Settings) -> anyhow::Result<()> {
     let Some(node) = catalog.nodes.get(&report.node) else { return Ok(()) };
-    let Some(board) = catalog.boards.get(&node.board) else { return Ok(()) };
-    let (kind, baud) = match &node.link {
-        NodeLink::Ethernet { .. } => (LinkKind::Ethernet, None),
-        NodeLink::Serial { baud } => (LinkKind::Serial, Some(u64::from(*baud))),
-    };
-    let link = board.link.iter().find(|link| link.kind == kind).map(|link| link.bits_per_s_max);
-    let link = baud.or(link).unwrap_or(u64::MAX);
+    let link = catalog.link_bits_per_s(node).unwrap_or(u64::MAX);
     let mut streams = Vec::new();
     for (place, number) in node.sensor.iter().zip(0..) {
         let Some(sensor) = catalog.sensors.get(&place.sensor) else { return Ok(()) };
