@@ -18,6 +18,7 @@ use crate::node::{Facts, Limits, Node, WhenFull, boot_id};
 use crate::reduce::Memory;
 use crate::retain::{Boot, Retained};
 use crate::sensor::Sensor;
+use crate::sensor::analog::AdcStream;
 use crate::sensor::port::{self, PortError};
 use crate::settings::{self, Store};
 use crate::supervise::{Supervisor, TASKS_MAX, TaskId};
@@ -29,6 +30,7 @@ use crate::transport::udp::{SNTP_PORT, UdpBuffers, UdpPeer};
 use crate::uplink::session::{Exit, Session};
 use crate::uplink::{Config, Uplink};
 use embassy_sync::blocking_mutex::raw::{NoopRawMutex, RawMutex};
+use embassy_time::Timer;
 use embedded_hal_async::digital::Wait;
 use embedded_hal_async::spi::SpiDevice;
 use spindle_common::id::StreamId;
@@ -296,14 +298,44 @@ impl<const BLOCKS: usize> Shell<BLOCKS> {
         port::run::<PLANAR, _, _, BLOCKS, _, _, _>(&self.node, bus, time, config, options).await
     }
 
+    /// As [`Shell::sample_port`], of the analog sensor on this converter. `BUFFER`: conversions in the largest piece.
+    ///
+    /// # Errors
+    /// When what is configured is no analog sensor.
+    pub async fn sample_analog<const PLANAR: usize, const BUFFER: usize, A: AdcStream>(
+        &self,
+        stream: StreamId,
+        adc: A,
+        time: &impl Timebase,
+        flags: u16,
+    ) -> Result<(), PortError> {
+        let Some(config) = self.config.sensors.get(usize::from(stream.0)) else { return Ok(()) };
+        let options = self.options(stream, flags);
+        port::run_analog::<PLANAR, BUFFER, _, _, BLOCKS, _, _>(&self.node, adc, time, config, options).await
+    }
+
+    /// The rest of a sensor's task whose work has come to its end: says so now and then, or the watchdog would take it for hung.
+    pub async fn idle(&self, stream: StreamId) -> ! {
+        loop {
+            self.supervisor.check_in(sensor_task(stream));
+            Timer::after_secs(1).await;
+        }
+    }
+
+    /// Tells the node what its serial line has lost, for ever. `lost` counts up and wraps.
+    pub async fn count_line_errors(&self, lost: impl Fn() -> u32) -> ! {
+        let mut told = 0;
+        loop {
+            let now = lost();
+            self.node.count_line_errors(now.wrapping_sub(told));
+            told = now;
+            Timer::after_secs(1).await;
+        }
+    }
+
     const fn options(&self, stream: StreamId, flags: u16) -> acquire::Options<'_> {
         let supervisor = Some((&self.supervisor, sensor_task(stream)));
         acquire::Options { stream, when_full: WhenFull::DropOldest, flags, supervisor }
-    }
-
-    /// A task whose work has come to its end says so now and then, or the watchdog would take it for hung.
-    pub fn check_in(&self, task: TaskId) {
-        self.supervisor.check_in(task);
     }
 
     /// For an interrupt that comes shortly before the watchdog bites: keeps the names of the tasks to blame.

@@ -1,5 +1,7 @@
-//! The STM32H563's own matters: clocks, why it restarted, its random numbers and its name on the network.
+//! The STM32H563's own matters: clocks, how and why it restarts, faults of its flash, its name on the network.
 
+use cortex_m::peripheral::SCB;
+use cortex_m_rt::exception;
 use embassy_stm32::rcc::{
     AHBPrescaler, APBPrescaler, Hse, HseMode, Pll, PllDiv, PllMul, PllPreDiv, PllSource, Sysclk, VoltageScale,
 };
@@ -50,10 +52,15 @@ pub fn reset_cause() -> ResetCause {
     }
 }
 
+/// Resets the board; RAM keeps its contents.
+pub fn reset() -> ! {
+    SCB::sys_reset()
+}
+
 /// Takes note of a word of flash with more wrong bits than its check bits correct, which the chip tells by a non-maskable
 /// interrupt (RM0481, FLASH_ECCDETR). In bank 2 only settings lie: a write that was cut by the end of power leaves such a
 /// word, and the record's checksum refuses what was read. False when it was anything else.
-pub fn forgive_settings() -> bool {
+fn forgive_settings() -> bool {
     let fault = pac::FLASH.eccdetr().read();
     let is_settings = fault.eccd() && fault.bk_ecc();
     if is_settings {
@@ -61,6 +68,14 @@ pub fn forgive_settings() -> bool {
         pac::FLASH.eccdetr().write(|fault| fault.set_eccd(true));
     }
     is_settings
+}
+
+// SAFETY: the handler only touches a register of the flash that nothing else uses, stores into atomics and resets.
+#[exception]
+unsafe fn NonMaskableInt() {
+    if !forgive_settings() {
+        crate::shelf::fault(format_args!("non-maskable interrupt"))
+    }
 }
 
 /// A locally administered address from the chip's unique number: the same after each restart, different on each board.

@@ -4,22 +4,23 @@
 #![no_main]
 
 mod chip;
-mod tasks;
+#[path = "../../link.rs"]
+mod link;
+#[path = "../../shelf.rs"]
+mod shelf;
 mod wiring;
-
-use core::panic::PanicInfo;
-use cortex_m::peripheral::SCB;
-use cortex_m_rt::{ExceptionFrame, exception};
-use embassy_executor::Spawner;
-use spindle_firmware::app::Shell;
-use spindle_firmware::config::{self, LinkConfig, NodeConfig};
-use spindle_firmware::retain::{Boot, Retained};
-use spindle_firmware::settings::FlashStore;
-use static_cell::{ConstStaticCell, StaticCell};
 
 // Defines the logger that `defmt` links to.
 #[cfg(feature = "defmt")]
 use defmt_rtt as _;
+use embassy_executor::Spawner;
+use shelf::give_up;
+#[cfg(feature = "tls")]
+use shelf::tell;
+use spindle_firmware::app::Shell;
+use spindle_firmware::config::{self, LinkConfig, NodeConfig};
+use spindle_firmware::settings::FlashStore;
+use wiring::{Link, Network};
 
 /// Who this board is.
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
@@ -35,68 +36,30 @@ const _: () = {
     }
 };
 
-/// Memory for blocks that wait for the gateway: 1.6 s of an IIS3DWB and an ADXL355, both raw.
-const RING_LEN: usize = 320 * 1024;
+/// Memory for blocks that wait for the gateway: 1.6 s of an IIS3DWB and an ADXL355, both raw, or 1.4 s beside
+/// TLS.
+const RING_LEN: usize = match NODE.link {
+    LinkConfig::Ethernet { tls: true, .. } => 288 * 1024,
+    _ => 320 * 1024,
+};
 
-/// Blocks in it at most.
-const RING_BLOCKS: usize = 256;
-
-type BoardShell = Shell<RING_BLOCKS>;
+type BoardShell = Shell<256>;
 type BoardStore = FlashStore<wiring::SettingsFlash>;
-
-/// Not cleared at start.
-#[unsafe(link_section = ".uninit.retained")]
-#[used]
-static RETAINED: Retained = Retained::new();
 
 #[embassy_executor::main]
 async fn main(spawner: Spawner) {
     let peripherals = embassy_stm32::init(chip::clocks());
-    static BOOT: StaticCell<Boot> = StaticCell::new();
-    let boot: &Boot = BOOT.init(RETAINED.boot(chip::reset_cause()));
-    let (mut wired, settings) =
+    let boot = shelf::boot(chip::reset_cause());
+    let mut wired =
         wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
     // From here on a start that hangs ends in a reset.
-    wired.watchdog.unleash();
-    static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
-    static SHELL: StaticCell<BoardShell> = StaticCell::new();
-    static STORE: StaticCell<BoardStore> = StaticCell::new();
-    let store = match BoardStore::new(settings.flash, settings.range) {
-        Ok(store) => STORE.init(store),
-        Err(error) => tasks::give_up(format_args!("{error}")),
-    };
-    let [boot_random, network_random] = wired.random;
-    let shell: &BoardShell =
-        SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, boot_random, store, RING.take()));
-    tasks::spawn(spawner, shell, store, wired, network_random);
-}
-
-/// Resets the board; `RETAINED` keeps its contents.
-fn reset() -> ! {
-    SCB::sys_reset()
-}
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    cortex_m::interrupt::disable();
-    RETAINED.note_panic(info);
-    #[cfg(feature = "defmt")]
-    defmt::error!("{}", defmt::Display2Format(info));
-    reset()
-}
-
-// SAFETY: the handler only touches a register of the flash that nothing else uses, stores into atomics and resets.
-#[exception]
-unsafe fn NonMaskableInt() {
-    if !chip::forgive_settings() {
-        RETAINED.note_panic_text(format_args!("non-maskable interrupt"));
-        reset()
+    wired.guard.0.unleash();
+    let (shell, store) = shelf::shell(boot, wired.settings, &mut wired.random);
+    match wired.link {
+        Link::Ethernet(device) => shelf::ethernet(spawner, (shell, store), device, wired.random),
+        Link::Serial(port) => shelf::serial_line(spawner, (shell, store), port),
     }
-}
-
-// SAFETY: the handler only stores into atomics and resets.
-#[exception]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    RETAINED.note_panic_text(format_args!("hard fault at {:#010x}", frame.pc()));
-    reset()
+    shelf::sensor(spawner, shell, "spi1", wired.spi1);
+    shelf::sensor(spawner, shell, "spi3", wired.spi3);
+    shelf::watch(spawner, shell, wired.led, wired.guard);
 }

@@ -1,7 +1,6 @@
 //! Which pin goes where: `hardware-configs/boards/nucleo-h563zi.toml` and the board's README in code.
 
 use crate::chip;
-use core::ops::Range;
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_stm32::eth::{self, Ethernet, GenericPhy, PacketQueue, Sma};
 use embassy_stm32::exti::{self, ExtiInput};
@@ -17,7 +16,7 @@ use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{Peripherals, bind_interrupts, dma, interrupt, peripherals};
 use embassy_time::Delay;
 use embedded_hal_bus::spi::ExclusiveDevice;
-use spindle_firmware::app::WATCHDOG_TIMEOUT_MS;
+use spindle_firmware::app::{WATCHDOG_TIMEOUT_MS, Watchdog};
 use spindle_firmware::config::{LinkConfig, SensorConfig};
 use static_cell::{ConstStaticCell, StaticCell};
 
@@ -36,7 +35,7 @@ bind_interrupts!(struct Interrupts {
 });
 
 /// The Ethernet MAC and its PHY.
-pub type EthernetPort = Ethernet<'static, peripherals::ETH, GenericPhy<Sma<'static, peripherals::ETH_SMA>>>;
+pub type Network = Ethernet<'static, peripherals::ETH, GenericPhy<Sma<'static, peripherals::ETH_SMA>>>;
 
 /// One sensor's bus.
 pub type SensorBus = ExclusiveDevice<Spi<'static, Async, Master>, Output<'static>, Delay>;
@@ -55,21 +54,36 @@ pub struct SerialPort {
     rx: RingBufferedUartRx<'static>,
 }
 
+/// The light.
+pub type Led = Output<'static>;
+
+/// The independent watchdog.
+pub struct Guard(pub IndependentWatchdog<'static, peripherals::IWDG>);
+
+impl Watchdog for Guard {
+    fn feed(&mut self) {
+        self.0.pet();
+    }
+}
+
+/// Randomness that nobody can guess: the chip's noise, conditioned (RM0481, RNG).
+pub struct Random(Rng<'static, peripherals::RNG>);
+
+impl Random {
+    /// Waits for it, some microseconds a word. Noise that fails its tests is not used: the generator is set up again, and a chip
+    /// whose noise is gone ends at the watchdog.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+}
+
 /// The chip's flash.
 pub type SettingsFlash = BlockingAsync<Flash<'static, flash::Blocking>>;
-
-/// Flash for settings, as sequential-storage takes it: sectors that `memory.x` keeps free, erased and written in place.
-pub struct Settings {
-    /// All of the chip's flash.
-    pub flash: SettingsFlash,
-    /// The settings' part of it.
-    pub range: Range<u32>,
-}
 
 /// The way to the gateway that the node's file names.
 pub enum Link {
     /// MQTT over Ethernet.
-    Ethernet(EthernetPort),
+    Ethernet(Network),
     /// Frames over USART3.
     Serial(SerialPort),
 }
@@ -82,12 +96,14 @@ pub struct Wired {
     pub spi3: Option<Port>,
     /// The way to the gateway.
     pub link: Link,
+    /// Settings: sectors that `memory.x` keeps free, erased and written in place.
+    pub settings: SettingsFlash,
     /// LD1, green.
-    pub led: Output<'static>,
+    pub led: Led,
     /// Starts when it is told to.
-    pub watchdog: IndependentWatchdog<'static, peripherals::IWDG>,
-    /// From the chip's random number generator.
-    pub random: [u64; 2],
+    pub guard: Guard,
+    /// The chip's random number generator.
+    pub random: Random,
 }
 
 /// Frames that the Ethernet hardware holds: outgoing ones by the burst that the TCP window allows, incoming ones are acks.
@@ -102,23 +118,12 @@ pub const fn is_baud(baud: u32) -> bool {
     baud >= 250_000_000 / 65_535 + 1 && baud <= 250_000_000 / 16
 }
 
-/// Where `memory.x` puts the settings, as an offset from the start of flash.
-fn settings_range() -> Range<u32> {
-    unsafe extern "C" {
-        static __settings_start: u8;
-        static __settings_end: u8;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "addresses have 32 bits here")]
-    let [from, to] = [(&raw const __settings_start).addr() as u32, (&raw const __settings_end).addr() as u32];
-    from..to
-}
-
 /// Connects the pins. `sensor` tells what is wired to a port of this name.
 pub fn wire(
     p: Peripherals,
     link: LinkConfig,
     sensor: impl Fn(&str) -> Option<&'static SensorConfig>,
-) -> (Wired, Settings) {
+) -> Wired {
     let spi1 = sensor("spi1").map(|sensor| {
         let (tx, rx) = (p.GPDMA1_CH0, p.GPDMA1_CH1);
         let bus = Spi::new(p.SPI1, p.PA5, p.PB5, p.PG9, tx, rx, Interrupts, spi_config(sensor));
@@ -165,18 +170,15 @@ pub fn wire(
             Link::Serial(SerialPort { tx, rx })
         }
     };
-    let mut rng = Rng::new(p.RNG, Interrupts);
-    let settings =
-        Settings { flash: BlockingAsync::new(Flash::new_blocking(p.FLASH)), range: settings_range() };
-    let wired = Wired {
+    Wired {
         spi1,
         spi3,
         link,
+        settings: BlockingAsync::new(Flash::new_blocking(p.FLASH)),
         led: Output::new(p.PB0, Level::Low, Speed::Low),
-        watchdog: IndependentWatchdog::new(p.IWDG, WATCHDOG_TIMEOUT_MS * 1_000),
-        random: [rng.next_u64(), rng.next_u64()],
-    };
-    (wired, settings)
+        guard: Guard(IndependentWatchdog::new(p.IWDG, WATCHDOG_TIMEOUT_MS * 1_000)),
+        random: Random(Rng::new(p.RNG, Interrupts)),
+    }
 }
 
 fn spi_config(sensor: &SensorConfig) -> spi::Config {

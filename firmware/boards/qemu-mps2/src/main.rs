@@ -7,23 +7,26 @@ mod flash;
 mod host;
 mod irq;
 mod lan9118;
+#[path = "../../link.rs"]
+mod link;
 mod load;
 mod mmio;
 mod models;
 mod stack;
 mod tasks;
 mod time;
-#[cfg(feature = "tls")]
-mod tls;
 mod uart;
 mod watchdog;
 
 use cortex_m::peripheral::SCB;
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use flash::Flash;
+#[cfg(feature = "tls")]
+use host::print as tell;
 use host::{Arguments, Link};
+use lan9118::Lan9118 as Network;
 use spindle_common::wire::messages::ResetCause;
-use spindle_firmware::app::{self, Shell};
+use spindle_firmware::app::Shell;
 use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::retain::{Boot, Retained};
 use spindle_firmware::settings::FlashStore;
@@ -34,7 +37,6 @@ use static_cell::{ConstStaticCell, StaticCell};
 use defmt_semihosting as _;
 
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
-const MESSAGE: usize = app::message_len_max(NODE);
 
 /// The ring: 2 MB hold 13 s of one IIS3DWB.
 const RING_LEN: usize = 2 * 1024 * 1024;
@@ -54,10 +56,7 @@ fn main() -> ! {
     let boot: &Boot = BOOT.init(RETAINED.boot(ResetCause::Unknown));
     let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
-        Err(word) => {
-            host::print(format_args!("not understood: {word}"));
-            host::exit(2);
-        }
+        Err(word) => give_up(format_args!("not understood: {word}")),
     };
     static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
     static SHELL: StaticCell<BoardShell> = StaticCell::new();
@@ -65,8 +64,7 @@ fn main() -> ! {
     let random = arguments.random.unwrap_or_else(host::random);
     let store = Flash::take().and_then(|flash| BoardStore::new(flash, 0..flash::LEN as u32).ok());
     let Some(store) = store else {
-        host::print(format_args!("the flash is too small for settings"));
-        host::exit(2);
+        give_up(format_args!("the flash is too small for settings"));
     };
     let store = STORE.init(store);
     let shell: &BoardShell =
@@ -88,6 +86,12 @@ fn main() -> ! {
     });
     time::start();
     executor::run(|spawner| tasks::spawn(spawner, shell, store, arguments, link))
+}
+
+/// Says why the run cannot go on and ends it.
+fn give_up(why: core::fmt::Arguments<'_>) -> ! {
+    host::print(why);
+    host::exit(2)
 }
 
 /// Resets the board; `RETAINED` keeps its contents.

@@ -2,41 +2,32 @@
 
 use crate::host::{self, Arguments, Link};
 use crate::lan9118::Lan9118;
+use crate::link::{self, start};
 use crate::load::{self, Modelled};
 use crate::models::Feed;
 use crate::uart::{Line, Uart};
 use crate::watchdog::Cmsdk;
-use crate::{BoardShell, BoardStore, MESSAGE, NODE, stack, time};
+use crate::{BoardShell, BoardStore, NODE, give_up, stack, time};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use embassy_executor::Spawner;
 use embassy_futures::select::{Either, select};
-use embassy_net::{Runner, Stack, StackResources};
+use embassy_net::Stack;
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Timer};
 use spindle_common::id::StreamId;
 use spindle_common::wire::block::flags;
-use spindle_firmware::app::{self, MqttBuffers, SerialBuffers, sensor_task};
-use spindle_firmware::clock::{BoardTime, NewestPair};
-use spindle_firmware::config::{self, LinkConfig};
+use spindle_firmware::clock::BoardTime;
+#[cfg(feature = "tls")]
+use spindle_firmware::config;
 use spindle_firmware::sensor::{adxl345, adxl355, iis3dwb};
-use spindle_firmware::transport::Dial;
-use spindle_firmware::transport::tcp::{TcpBuffers, TcpDial, stack_config};
-use spindle_firmware::transport::udp::UdpBuffers;
 use spindle_firmware::uplink::session::Exit;
-use static_cell::{ConstStaticCell, StaticCell};
-
-/// Bytes on their way to the broker.
-const TCP_TX: usize = 16 * 1024;
 
 /// When a test's fault comes, s.
 const FAULT_AFTER_S: u64 = 3;
 
 /// Samples of one block, all channels together.
 const PLANAR: usize = NODE.planar_len_max();
-
-/// The newest pair of the time server, where the node has one.
-static NEWEST: NewestPair<CriticalSectionRawMutex> = NewestPair::new();
 
 /// Sensors whose model has ended, and the signal that this changed.
 static ENDED: AtomicUsize = AtomicUsize::new(0);
@@ -53,27 +44,11 @@ pub fn spawn(
     match link {
         Link::Ethernet => {
             let Some(chip) = Lan9118::start() else {
-                host::print(format_args!("no LAN9118 answers; is this an mps2-an386?"));
-                host::exit(2);
+                give_up(format_args!("no LAN9118 answers; is this an mps2-an386?"));
             };
-            static RESOURCES: StaticCell<StackResources<4>> = StaticCell::new();
-            let (address, router) = match NODE.link {
-                LinkConfig::Ethernet { address, router, .. } => (address, router),
-                LinkConfig::Serial { .. } => (None, None),
-            };
-            let Some(config) = stack_config(address, router) else {
-                host::print(format_args!("the node's address or router is not one: {address:?} {router:?}"));
-                host::exit(2);
-            };
-            let seed = shell.node.facts.boot.0;
-            let (stack, runner) = embassy_net::new(chip, config, RESOURCES.init(StackResources::new()), seed);
-            start(spawner, net(runner));
-            if shell.time_server().is_some() {
-                start(spawner, ask_time(shell, stack));
-            }
+            let stack = link::network(spawner, shell, chip, shell.node.facts.boot.0);
             let Some(broker) = arguments.broker.or(shell.broker()) else {
-                host::print(format_args!("the node has no broker; give broker=ADDRESS:PORT"));
-                host::exit(2);
+                give_up(format_args!("the node has no broker; give broker=ADDRESS:PORT"));
             };
             // A task of its own, so that an image has memory for the one that its node needs.
             #[cfg(feature = "tls")]
@@ -98,28 +73,6 @@ pub fn spawn(
     start(spawner, supervise(shell));
 }
 
-/// Each task is spawned once and has a place, or as many times as it has places.
-fn start<S>(spawner: Spawner, token: Result<embassy_executor::SpawnToken<S>, embassy_executor::SpawnError>) {
-    match token {
-        Ok(token) => spawner.spawn(token),
-        Err(error) => {
-            host::print(format_args!("a task has no place: {error:?}"));
-            host::exit(2);
-        }
-    }
-}
-
-#[embassy_executor::task]
-async fn net(mut runner: Runner<'static, Lan9118>) {
-    runner.run().await;
-}
-
-#[embassy_executor::task]
-async fn ask_time(shell: &'static BoardShell, stack: Stack<'static>) {
-    static BUFFERS: StaticCell<UdpBuffers> = StaticCell::new();
-    shell.ask_time_server(stack, BUFFERS.init(UdpBuffers::new()), &BoardTime, &NEWEST).await;
-}
-
 #[embassy_executor::task]
 async fn mqtt(
     shell: &'static BoardShell,
@@ -128,7 +81,8 @@ async fn mqtt(
     stack: Stack<'static>,
     broker: &'static str,
 ) {
-    mqtt_by(shell, store, &arguments, tcp(stack, broker)).await;
+    let uplink = link::mqtt(shell, store, link::tcp(stack, broker));
+    left(shell, or_fault(shell, &arguments, "uplink", uplink).await)
 }
 
 #[cfg(feature = "tls")]
@@ -141,44 +95,17 @@ async fn mqtt_tls(
     broker: &'static str,
     files: config::TlsFiles,
 ) {
-    mqtt_by(shell, store, &arguments, crate::tls::wrap(tcp(stack, broker), broker, files)).await;
-}
-
-fn tcp(stack: Stack<'static>, broker: &'static str) -> TcpDial<'static, TCP_TX> {
-    static BUFFERS: ConstStaticCell<TcpBuffers<TCP_TX>> = ConstStaticCell::new(TcpBuffers::new());
-    TcpDial::new(stack, broker, BUFFERS.take())
-}
-
-async fn mqtt_by(
-    shell: &'static BoardShell,
-    store: &'static mut BoardStore,
-    arguments: &Arguments,
-    dial: impl Dial,
-) {
-    const TX: usize = app::mqtt_tx_len(MESSAGE);
-    static BUFFERS: ConstStaticCell<MqttBuffers<MESSAGE, TX>> = ConstStaticCell::new(MqttBuffers::new());
-    let mut utc = shell.utc(&NEWEST);
-    let uplink = shell.uplink_mqtt(dial, BUFFERS.take(), config::LOGIN, &BoardTime, &mut utc, store);
-    match or_fault(shell, arguments, "uplink", uplink).await {
-        Ok(exit) => left(shell, exit),
-        Err(error) => {
-            host::print(format_args!("{error}"));
-            host::exit(2);
-        }
-    }
+    let dial = link::tls(link::tcp(stack, broker), broker, files, host::fill_random);
+    let uplink = link::mqtt(shell, store, dial);
+    left(shell, or_fault(shell, &arguments, "uplink", uplink).await)
 }
 
 #[embassy_executor::task]
 async fn serial(shell: &'static BoardShell, store: &'static mut BoardStore, arguments: Arguments) {
-    const FRAME: usize = app::serial_frame_len(MESSAGE);
-    static BUFFERS: ConstStaticCell<SerialBuffers<MESSAGE, FRAME>> =
-        ConstStaticCell::new(SerialBuffers::new());
-    let mut utc = shell.utc(&NEWEST);
-    let uplink = shell.uplink_serial(Line(Uart::start()), BUFFERS.take(), &BoardTime, &mut utc, store);
-    let uplink = select(uplink, count_line_errors(shell));
-    if let Either::First(exit) = or_fault(shell, &arguments, "uplink", uplink).await {
-        left(shell, exit);
-    }
+    let uplink = link::serial(shell, store, Line(Uart::start()));
+    let uplink = select(uplink, shell.count_line_errors(Uart::dropped));
+    let Either::First(exit) = or_fault(shell, &arguments, "uplink", uplink).await;
+    left(shell, exit)
 }
 
 /// The uplink has ended.
@@ -231,8 +158,7 @@ async fn sample(shell: &'static BoardShell, arguments: Arguments, stream: Stream
                 core::future::pending::<()>().await;
             };
             if let Either::First(Err(error)) = select(sampling, ending).await {
-                host::print(format_args!("{error}"));
-                host::exit(2);
+                give_up(format_args!("{error}"));
             }
         }};
     }
@@ -240,28 +166,11 @@ async fn sample(shell: &'static BoardShell, arguments: Arguments, stream: Stream
         "iis3dwb" => run!(iis3dwb),
         "adxl355" => run!(adxl355),
         "adxl345" => run!(adxl345),
-        model => {
-            host::print(format_args!("sensor {}: this board has no model of {model}", sensor.name));
-            host::exit(2);
-        }
+        model => give_up(format_args!("sensor {}: this board has no model of {model}", sensor.name)),
     }
     ENDED.fetch_add(1, Ordering::SeqCst);
     ONE_ENDED.signal(());
-    loop {
-        shell.check_in(sensor_task(stream));
-        Timer::after(Duration::from_secs(1)).await;
-    }
-}
-
-/// Tells the node what the line has lost.
-async fn count_line_errors(shell: &BoardShell) {
-    let mut told = 0;
-    loop {
-        let lost = Uart::dropped();
-        shell.node.count_line_errors(lost.wrapping_sub(told));
-        told = lost;
-        Timer::after(Duration::from_secs(1)).await;
-    }
+    shell.idle(stream).await
 }
 
 /// When all models have ended and everything is acknowledged, the node leaves.

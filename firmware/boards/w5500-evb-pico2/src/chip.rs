@@ -1,5 +1,7 @@
-//! The RP2350's own matters: why it restarted and its name on the network.
+//! The RP2350's own matters: how and why it restarts, and its name on the network.
 
+use embassy_rp::peripherals::WATCHDOG;
+use embassy_rp::watchdog::Watchdog;
 use embassy_rp::{otp, pac};
 use spindle_common::wire::messages::ResetCause;
 
@@ -22,6 +24,17 @@ pub fn reset_cause() -> ResetCause {
         ResetCause::Pin
     } else {
         ResetCause::Unknown
+    }
+}
+
+/// Resets the board; RAM keeps its contents. Through the watchdog, because the processor's own reset leaves the peripherals as
+/// they are (RP2350 datasheet, chapter 7).
+pub fn reset() -> ! {
+    // SAFETY: nothing else of this program runs any more that could use the watchdog at the same time.
+    let watchdog = unsafe { WATCHDOG::steal() };
+    Watchdog::new(watchdog).trigger_reset();
+    loop {
+        cortex_m::asm::nop();
     }
 }
 

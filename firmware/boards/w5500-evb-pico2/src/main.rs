@@ -4,25 +4,23 @@
 #![no_main]
 
 mod chip;
-mod tasks;
+#[path = "../../link.rs"]
+mod link;
+#[path = "../../shelf.rs"]
+mod shelf;
 mod wiring;
-
-use core::panic::PanicInfo;
-use cortex_m_rt::{ExceptionFrame, exception};
-use embassy_executor::Spawner;
-use embassy_rp::clocks::RoscRng;
-use embassy_rp::peripherals::WATCHDOG;
-use embassy_rp::watchdog::Watchdog;
-use embassy_time::Duration;
-use spindle_firmware::app::{Shell, WATCHDOG_TIMEOUT_MS};
-use spindle_firmware::config::{self, LinkConfig, NodeConfig};
-use spindle_firmware::retain::{Boot, Retained};
-use spindle_firmware::settings::FlashStore;
-use static_cell::{ConstStaticCell, StaticCell};
 
 // Defines the logger that `defmt` links to.
 #[cfg(feature = "defmt")]
 use defmt_rtt as _;
+use embassy_executor::Spawner;
+use shelf::give_up;
+#[cfg(feature = "tls")]
+use shelf::tell;
+use spindle_firmware::app::Shell;
+use spindle_firmware::config::{self, LinkConfig, NodeConfig};
+use spindle_firmware::settings::FlashStore;
+use wiring::{EthernetRunner, Link, Network};
 
 /// Who this board is.
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
@@ -38,65 +36,39 @@ const _: () = {
     }
 };
 
-/// Memory for blocks that wait for the gateway: 1.7 s of an IIS3DWB in raw form.
-const RING_LEN: usize = 272 * 1024;
+/// Memory for blocks that wait for the gateway: 1.7 s of an IIS3DWB in raw form, or 1.5 s beside TLS.
+const RING_LEN: usize = match NODE.link {
+    LinkConfig::Ethernet { tls: true, .. } => 240 * 1024,
+    _ => 272 * 1024,
+};
 
-/// Blocks in it at most.
-const RING_BLOCKS: usize = 256;
-
-type BoardShell = Shell<RING_BLOCKS>;
+type BoardShell = Shell<256>;
 type BoardStore = FlashStore<wiring::SettingsFlash>;
-
-/// Not cleared at start.
-#[unsafe(link_section = ".uninit.retained")]
-#[used]
-static RETAINED: Retained = Retained::new();
 
 #[embassy_executor::main]
 async fn main(spawner: Spawner) {
     let peripherals = embassy_rp::init(embassy_rp::config::Config::default());
-    static BOOT: StaticCell<Boot> = StaticCell::new();
-    let boot: &Boot = BOOT.init(RETAINED.boot(chip::reset_cause()));
-    let (mut wired, settings) =
+    let boot = shelf::boot(chip::reset_cause());
+    let mut wired =
         wiring::wire(peripherals, NODE.link, |port| NODE.sensor_at(port).map(|(_, sensor)| sensor));
-    // From here on a start that hangs ends in a reset. A debugger that halts the processor halts the watchdog too.
-    wired.watchdog.pause_on_debug(true);
-    wired.watchdog.start(Duration::from_millis(WATCHDOG_TIMEOUT_MS.into()));
-    static RING: ConstStaticCell<[u8; RING_LEN]> = ConstStaticCell::new([0; RING_LEN]);
-    static SHELL: StaticCell<BoardShell> = StaticCell::new();
-    static STORE: StaticCell<BoardStore> = StaticCell::new();
-    let store = match BoardStore::new(settings.flash, settings.range) {
-        Ok(store) => STORE.init(store),
-        Err(error) => tasks::give_up(format_args!("{error}")),
-    };
-    let shell: &BoardShell =
-        SHELL.init_with(|| Shell::new(NODE, boot, &RETAINED, RoscRng.next_u64(), store, RING.take()));
-    tasks::spawn(spawner, shell, store, wired).await;
-}
-
-/// Resets the board; `RETAINED` keeps its contents. Through the watchdog, because the processor's own reset leaves the
-/// peripherals as they are (RP2350 datasheet, chapter 7).
-fn reset() -> ! {
-    // SAFETY: nothing else of this program runs any more that could use the watchdog at the same time.
-    let watchdog = unsafe { WATCHDOG::steal() };
-    Watchdog::new(watchdog).trigger_reset();
-    loop {
-        cortex_m::asm::nop();
+    // From here on a start that hangs ends in a reset.
+    wired.guard.start();
+    let (shell, store) = shelf::shell(boot, wired.settings, &mut wired.random);
+    match wired.link {
+        Link::Ethernet(w5500) => {
+            let Some((device, runner)) = w5500.start().await else {
+                give_up(format_args!("the W5500 does not answer"));
+            };
+            link::start(spawner, move_frames(runner));
+            shelf::ethernet(spawner, (shell, store), device, wired.random);
+        }
+        Link::Serial(port) => shelf::serial_line(spawner, (shell, store), port),
     }
+    shelf::sensor(spawner, shell, "spi1", wired.spi1);
+    shelf::watch(spawner, shell, wired.led, wired.guard);
 }
 
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    cortex_m::interrupt::disable();
-    RETAINED.note_panic(info);
-    #[cfg(feature = "defmt")]
-    defmt::error!("{}", defmt::Display2Format(info));
-    reset()
-}
-
-// SAFETY: the handler only stores into atomics and resets.
-#[exception]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    RETAINED.note_panic_text(format_args!("hard fault at {:#010x}", frame.pc()));
-    reset()
+#[embassy_executor::task]
+async fn move_frames(runner: EthernetRunner) {
+    runner.run().await;
 }

@@ -1,25 +1,28 @@
 //! Which pin goes where: `hardware-configs/boards/w5500-evb-pico2.toml` and the board's README in code.
 
 use crate::chip;
-use core::ops::Range;
 use embassy_embedded_hal::adapter::BlockingAsync;
+use embassy_futures::block_on;
 use embassy_net_wiznet::chip::W5500;
 use embassy_net_wiznet::{Device, Runner, State};
 use embassy_rp::flash::{self, Flash};
 use embassy_rp::gpio::{Input, Level, Output, Pull};
-use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, DMA_CH2, DMA_CH3, FLASH, SPI0, SPI1, UART0};
+use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, DMA_CH2, DMA_CH3, FLASH, SPI0, SPI1, TRNG, UART0};
 use embassy_rp::spi::{self, Async, Spi};
+use embassy_rp::trng::{self, Trng};
 use embassy_rp::uart::{self, BufferedInterruptHandler, BufferedUart};
 use embassy_rp::watchdog::Watchdog;
 use embassy_rp::{Peripherals, bind_interrupts, dma};
-use embassy_time::Delay;
+use embassy_time::{Delay, Duration};
 use embedded_hal_bus::spi::ExclusiveDevice;
+use spindle_firmware::app::{self, WATCHDOG_TIMEOUT_MS};
 use spindle_firmware::config::{LinkConfig, SensorConfig};
 use static_cell::{ConstStaticCell, StaticCell};
 
 bind_interrupts!(struct Interrupts {
     DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>,
         dma::InterruptHandler<DMA_CH2>, dma::InterruptHandler<DMA_CH3>;
+    TRNG_IRQ => trng::InterruptHandler<TRNG>;
     UART0_IRQ => BufferedInterruptHandler<UART0>;
 });
 
@@ -28,6 +31,44 @@ pub const FLASH_LEN: usize = 2 * 1024 * 1024;
 
 /// One sensor's bus.
 pub type SensorBus = ExclusiveDevice<Spi<'static, SPI1, Async>, Output<'static>, Delay>;
+
+/// The Ethernet, for the network stack.
+pub type Network = Device<'static>;
+
+/// The serial line to the gateway.
+pub type SerialPort = BufferedUart;
+
+/// The light.
+pub type Led = Output<'static>;
+
+/// The chip's watchdog.
+pub struct Guard(Watchdog);
+
+impl Guard {
+    /// From now on it must be fed. A debugger that halts the processor halts it too.
+    pub fn start(&mut self) {
+        self.0.pause_on_debug(true);
+        self.0.start(Duration::from_millis(WATCHDOG_TIMEOUT_MS.into()));
+    }
+}
+
+impl app::Watchdog for Guard {
+    fn feed(&mut self) {
+        self.0.feed(Duration::from_millis(WATCHDOG_TIMEOUT_MS.into()));
+    }
+}
+
+/// Randomness that nobody can guess, from the chip's noise (RP2350 datasheet, TRNG).
+pub struct Random(Trng<'static, TRNG>);
+
+impl Random {
+    /// Waits for it: about 2 ms for 24 bytes by the datasheet. Noise that fails the chip's tests is not used; a chip whose noise
+    /// is gone ends at the watchdog.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        // The driver's own blocking calls panic at noise that fails a test; this one starts again.
+        block_on(self.0.fill_bytes(bytes));
+    }
+}
 
 /// The W5500's bus.
 type EthernetBus = ExclusiveDevice<Spi<'static, SPI0, Async>, Output<'static>, Delay>;
@@ -53,20 +94,12 @@ pub struct Port {
 /// The chip's flash.
 pub type SettingsFlash = BlockingAsync<Flash<'static, FLASH, flash::Blocking, FLASH_LEN>>;
 
-/// Flash for settings, as sequential-storage takes it: sectors that `memory.x` keeps free, erased and written in place.
-pub struct Settings {
-    /// All of the chip's flash.
-    pub flash: SettingsFlash,
-    /// The settings' part of it.
-    pub range: Range<u32>,
-}
-
 /// The way to the gateway that the node's file names.
 pub enum Link {
     /// MQTT over Ethernet.
     Ethernet(Ethernet),
     /// Frames over UART0.
-    Serial(BufferedUart),
+    Serial(SerialPort),
 }
 
 /// Everything on the board, by what it is for.
@@ -75,10 +108,14 @@ pub struct Wired {
     pub spi1: Option<Port>,
     /// The way to the gateway.
     pub link: Link,
+    /// Settings: sectors that `memory.x` keeps free, erased and written in place.
+    pub settings: SettingsFlash,
     /// The user LED.
-    pub led: Output<'static>,
+    pub led: Led,
     /// Starts when it is told to.
-    pub watchdog: Watchdog,
+    pub guard: Guard,
+    /// The chip's random number generator.
+    pub random: Random,
 }
 
 /// Frames that wait on their way to and from the W5500, which has 16 KB of its own for each direction.
@@ -100,23 +137,12 @@ pub const fn is_baud(baud: u32) -> bool {
     baud >= 1_000 && baud <= 3_000_000
 }
 
-/// Where `memory.x` puts the settings, as an offset from the start of flash.
-fn settings_range() -> Range<u32> {
-    unsafe extern "C" {
-        static __settings_start: u8;
-        static __settings_end: u8;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "addresses have 32 bits here")]
-    let [from, to] = [(&raw const __settings_start).addr() as u32, (&raw const __settings_end).addr() as u32];
-    from..to
-}
-
 /// Connects the pins. `sensor` tells what is wired to a port of this name.
 pub fn wire(
     p: Peripherals,
     link: LinkConfig,
     sensor: impl Fn(&str) -> Option<&'static SensorConfig>,
-) -> (Wired, Settings) {
+) -> Wired {
     let spi1 = sensor("spi1").map(|sensor| {
         let mut config = spi::Config::default();
         config.frequency = sensor.spi_hz_max;
@@ -150,11 +176,14 @@ pub fn wire(
             Link::Serial(BufferedUart::new(p.UART0, p.PIN_0, p.PIN_1, Interrupts, sending, received, config))
         }
     };
-    let settings =
-        Settings { flash: BlockingAsync::new(Flash::new_blocking(p.FLASH)), range: settings_range() };
-    let wired =
-        Wired { spi1, link, led: Output::new(p.PIN_25, Level::Low), watchdog: Watchdog::new(p.WATCHDOG) };
-    (wired, settings)
+    Wired {
+        spi1,
+        link,
+        settings: BlockingAsync::new(Flash::new_blocking(p.FLASH)),
+        led: Output::new(p.PIN_25, Level::Low),
+        guard: Guard(Watchdog::new(p.WATCHDOG)),
+        random: Random(Trng::new(p.TRNG, Interrupts, trng::Config::default())),
+    }
 }
 
 /// A bus with one device on it.

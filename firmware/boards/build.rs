@@ -1,4 +1,4 @@
-//! Gives the linker the board's memory map.
+//! Every board's: gives the linker the board's memory map.
 
 use std::path::Path;
 
