@@ -187,6 +187,19 @@ impl NodeConfig {
         true
     }
 
+    /// Its first analog sensor.
+    #[must_use]
+    pub const fn analog(&self) -> Option<&'static SensorConfig> {
+        let mut index = 0;
+        while index < self.sensors.len() {
+            if self.sensors[index].spi_hz_max == 0 {
+                return Some(&self.sensors[index]);
+            }
+            index += 1;
+        }
+        None
+    }
+
     /// The sensor at this port, with the number of its stream.
     #[must_use]
     pub fn sensor_at(&self, port: &str) -> Option<(StreamId, &'static SensorConfig)> {

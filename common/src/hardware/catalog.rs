@@ -140,9 +140,9 @@ impl Catalog {
                 fault("block_samples", reason);
             }
             if let (Some(board), Some(port)) = (board, &place.port)
-                && !board.port.iter().any(|its| its.name == *port)
+                && let Some(reason) = port_fault(board, port, self.sensors.get(&place.sensor))
             {
-                fault("port", format!("board {} has no port `{port}`", board.name));
+                fault("port", reason);
             }
             let Some(sensor) = self.sensors.get(&place.sensor) else {
                 if !is_broken("sensors", &place.sensor) {
@@ -175,6 +175,23 @@ impl Catalog {
             faults.extend(link_fault(node, board, bits_per_s).map(|reason| (None, "link", reason)));
         }
         faults
+    }
+}
+
+/// Why this sensor cannot be at this port of the board, if it cannot. A sensor whose file is missing is not judged.
+fn port_fault(board: &Board, port: &str, sensor: Option<&Sensor>) -> Option<String> {
+    let converter = board.converter.iter().find(|its| its.name == port);
+    let is_spi = board.port.iter().any(|its| its.name == port);
+    match (sensor, converter) {
+        (_, None) if !is_spi => Some(format!("board {} has no port `{port}`", board.name)),
+        (Some(sensor), None) if sensor.adc.is_some() => {
+            Some(format!("{} is analog, and port `{port}` is an SPI", sensor.name))
+        }
+        (Some(sensor), Some(_)) if sensor.adc.is_none() => {
+            Some(format!("{} wants an SPI, and port `{port}` is a converter", sensor.name))
+        }
+        (Some(sensor), Some(converter)) => converter.fault(sensor),
+        _ => None,
     }
 }
 
@@ -369,6 +386,27 @@ mod tests {
         assert!(error.contains("a count is 61.0352 mg"), "{error}");
         let error = with("fifo_frames", "spi_mode = 3\nfifo_frames");
         assert!(error.contains("is analog"), "{error}");
+    }
+
+    #[test]
+    fn a_sensor_is_refused_at_a_port_that_cannot_take_it() {
+        let with = |node: &str, from: &str, to: &str| {
+            let mut files = ours();
+            let (_, text) = files.iter_mut().find(|(path, _)| path.ends_with(node)).unwrap();
+            assert!(text.contains(from));
+            *text = text.replace(from, to);
+            Catalog::parse(files).unwrap_err()[0].to_string()
+        };
+        let analog = "nodes/fan-2-analog.toml";
+        let error = with(analog, "port = \"adc\"", "port = \"spi1\"");
+        assert!(error.contains("adxl1002 is analog, and port `spi1` is an SPI"), "{error}");
+        let error = with("nodes/press-2-frame.toml", "port = \"spi1\"", "port = \"adc\"");
+        assert!(error.contains("iis3dwb wants an SPI, and port `adc` is a converter"), "{error}");
+        let board = "boards/w5500-evb-pico2.toml";
+        let error = with(board, "bits = 12", "bits = 14");
+        assert!(error.contains("adxl1002 has 12 bits, the converter 14"), "{error}");
+        let error = with(board, "rate_hz_max = 500_000.0", "rate_hz_max = 40_000.0");
+        assert!(error.contains("50000 conversions a second, the converter does 40000"), "{error}");
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Board {
     /// Sensor connectors: which pins go where.
     #[serde(default)]
     pub port: Vec<Port>,
+    /// Converters for analog sensors.
+    #[serde(default)]
+    pub converter: Vec<Converter>,
     /// What its firmware may use; absent on the host.
     #[serde(default)]
     pub budget: Option<Budget>,
@@ -139,6 +142,49 @@ pub struct Port {
     pub int1: String,
     /// Where this wiring is from.
     pub source: String,
+}
+
+/// A connector for an analog sensor: inputs of one converter.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Converter {
+    /// Name that nodes refer to, as to a port.
+    pub name: String,
+    /// Pins of the inputs, one per channel, in the order of the channels.
+    pub inputs: Vec<String>,
+    /// Pin that drives the sensor's self-test input.
+    pub self_test: String,
+    /// Bits of a conversion.
+    pub bits: u8,
+    /// Most conversions per second, all channels together.
+    pub rate_hz_max: f64,
+    /// Where this wiring is from.
+    pub source: String,
+}
+
+impl Converter {
+    /// Why it cannot take this sensor, if it cannot.
+    pub(crate) fn fault(&self, sensor: &Sensor) -> Option<String> {
+        let (channels, inputs) = (sensor.axes.len(), self.inputs.len());
+        let rate_hz = sensor.rate_hz * channels as f64;
+        if sensor.bits != self.bits {
+            return Some(std::format!(
+                "{} has {} bits, the converter {}",
+                sensor.name,
+                sensor.bits,
+                self.bits
+            ));
+        }
+        if channels > inputs {
+            return Some(std::format!(
+                "{} has {channels} channels, the converter {inputs} inputs",
+                sensor.name
+            ));
+        }
+        (rate_hz > self.rate_hz_max).then(|| {
+            std::format!("{rate_hz:.0} conversions a second, the converter does {:.0}", self.rate_hz_max)
+        })
+    }
 }
 
 /// `sensors/NAME.toml`: a type of accelerometer.

@@ -81,7 +81,7 @@ where
     Ok(())
 }
 
-/// Samples the analog sensor on this converter until the node halts the stream. `BUFFER`: conversions in the largest half.
+/// Samples the analog sensor on this converter until the node halts the stream. `BUFFER`: conversions in the largest piece.
 ///
 /// # Errors
 /// When what is configured is no analog sensor.

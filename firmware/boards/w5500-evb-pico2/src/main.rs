@@ -3,6 +3,7 @@
 #![no_std]
 #![no_main]
 
+mod adc;
 mod chip;
 #[path = "../../link.rs"]
 mod link;
@@ -17,7 +18,9 @@ use embassy_executor::Spawner;
 use shelf::give_up;
 #[cfg(feature = "tls")]
 use shelf::tell;
+use spindle_common::id::StreamId;
 use spindle_firmware::app::Shell;
+use spindle_firmware::clock::BoardTime;
 use spindle_firmware::config::{self, LinkConfig, NodeConfig};
 use spindle_firmware::settings::FlashStore;
 use wiring::{EthernetRunner, Link, Network};
@@ -26,11 +29,14 @@ use wiring::{EthernetRunner, Link, Network};
 const NODE: &NodeConfig = config::node(env!("SPINDLE_NODE"));
 
 /// The ports of this board, by their names in its file.
-const PORTS: [&str; 1] = ["spi1"];
+const PORTS: [&str; 2] = ["spi1", "adc"];
 
 const _: () = {
     assert!(NODE.is_for("w5500-evb-pico2"), "the node's file names another board");
-    assert!(NODE.is_wired(&PORTS), "the node's one sensor needs the port spi1");
+    assert!(NODE.is_wired(&PORTS), "each sensor of the node needs a port of its own: spi1 or adc");
+    if let Some(sensor) = NODE.analog() {
+        assert!(adc::can(sensor), "the converter cannot have this rate exactly, or so many channels");
+    }
     if let LinkConfig::Serial { baud } = NODE.link {
         assert!(wiring::is_baud(baud), "UART0 does 1,000 to 3,000,000 baud");
     }
@@ -65,10 +71,23 @@ async fn main(spawner: Spawner) {
         Link::Serial(port) => shelf::serial_line(spawner, (shell, store), port),
     }
     shelf::sensor(spawner, shell, "spi1", wired.spi1);
+    // Decided when it is built, so that a node without an analog sensor has no memory for one.
+    if const { NODE.analog().is_some() }
+        && let (Some((stream, _)), Some(converter)) = (NODE.sensor_at("adc"), wired.adc)
+    {
+        link::start(spawner, sample_analog(shell, stream, converter));
+    }
     shelf::watch(spawner, shell, wired.led, wired.guard);
 }
 
 #[embassy_executor::task]
 async fn move_frames(runner: EthernetRunner) {
     runner.run().await;
+}
+
+#[embassy_executor::task]
+async fn sample_analog(shell: &'static BoardShell, stream: StreamId, converter: adc::Stream) {
+    const PLANAR: usize = if NODE.analog().is_some() { shelf::PLANAR } else { 0 };
+    let sampled = shell.sample_analog::<PLANAR, { adc::PIECE }, _>(stream, converter, &BoardTime, 0).await;
+    shelf::sampled_out(shell, stream, sampled).await
 }

@@ -1,10 +1,11 @@
 //! Which pin goes where: `hardware-configs/boards/w5500-evb-pico2.toml` and the board's README in code.
 
-use crate::chip;
+use crate::{adc, chip};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_futures::block_on;
 use embassy_net_wiznet::chip::W5500;
 use embassy_net_wiznet::{Device, Runner, State};
+use embassy_rp::adc::{Adc, Channel};
 use embassy_rp::flash::{self, Flash};
 use embassy_rp::gpio::{Input, Level, Output, Pull};
 use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, DMA_CH2, DMA_CH3, FLASH, SPI0, SPI1, TRNG, UART0};
@@ -22,6 +23,7 @@ use static_cell::{ConstStaticCell, StaticCell};
 bind_interrupts!(struct Interrupts {
     DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>,
         dma::InterruptHandler<DMA_CH2>, dma::InterruptHandler<DMA_CH3>;
+    DMA_IRQ_1 => adc::PieceFilled;
     TRNG_IRQ => trng::InterruptHandler<TRNG>;
     UART0_IRQ => BufferedInterruptHandler<UART0>;
 });
@@ -106,6 +108,8 @@ pub enum Link {
 pub struct Wired {
     /// Port `spi1`, where a sensor is wired to it.
     pub spi1: Option<Port>,
+    /// Port `adc`, where a sensor is wired to it.
+    pub adc: Option<adc::Stream>,
     /// The way to the gateway.
     pub link: Link,
     /// Settings: sectors that `memory.x` keeps free, erased and written in place.
@@ -155,6 +159,12 @@ pub fn wire(
         // No pull: the sensor drives the line, and a pull-down is weaker than what an RP2350 pin may leak (erratum RP2350-E9).
         Port { bus, int1: Input::new(p.PIN_14, Pull::None) }
     });
+    let adc = sensor("adc").map(|sensor| {
+        let pins = [Channel::new_pin(p.PIN_26, Pull::None), Channel::new_pin(p.PIN_27, Pull::None)];
+        let converter = Adc::new_blocking(p.ADC, embassy_rp::adc::Config::default());
+        let self_test = Output::new(p.PIN_28, Level::Low);
+        adc::Stream::new(converter, pins, p.DMA_CH4, Interrupts, self_test, sensor)
+    });
     let link = match link {
         LinkConfig::Ethernet { .. } => {
             let mut config = spi::Config::default();
@@ -178,6 +188,7 @@ pub fn wire(
     };
     Wired {
         spi1,
+        adc,
         link,
         settings: BlockingAsync::new(Flash::new_blocking(p.FLASH)),
         led: Output::new(p.PIN_25, Level::Low),

@@ -1,10 +1,14 @@
-//! Analog accelerometers (ADXL1002, ADXL1005 and their like) on a converter that DMA empties into two half-buffers.
+//! Analog accelerometers (ADXL1002, ADXL1005 and their like) on a converter that DMA empties into the pieces of a buffer in turn.
 //!
 //! The converter's span is the sensor's supply, and the sensor at rest is at half of it, so mid-scale is taken for zero; what
-//! a part's own offset is stays in the samples, as with every other sensor. Lost halves cannot be counted: the board's ticks
-//! must tell. Runs against the [`model`]; no board has implemented [`AdcStream`] yet.
+//! a part's own offset is stays in the samples, as with every other sensor. Pieces that were overwritten before they were
+//! taken are lost samples, counted exactly. Runs against the [`model`]; a board implements [`AdcStream`], with [`Turns`] to count
+//! by.
 
 pub mod model;
+mod turns;
+
+pub use turns::{Full, Turns};
 
 use super::{Batch, Planar, SelfTest, Sensor, SensorInfo};
 use crate::config::SensorConfig;
@@ -13,15 +17,15 @@ use embassy_time::{Duration, with_timeout};
 /// Most channels of one stream.
 pub const CHANNELS_MAX: usize = spindle_common::wire::AXES_MAX;
 
-/// A half-buffer that the DMA has filled.
+/// A piece of the buffer that the DMA has filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Half {
+pub struct Piece {
     /// Conversions in it: channels one after the other, frame by frame.
     pub counts: usize,
     /// Tick of its last conversion.
     pub tick: u64,
-    /// The DMA has overwritten one or more halves before this one.
-    pub overrun: bool,
+    /// Pieces before this one that the DMA has overwritten, each of as many conversions.
+    pub lost: u64,
 }
 
 /// Whether the sensor's self-test input is driven.
@@ -33,20 +37,20 @@ pub enum Force {
     On,
 }
 
-/// A converter at a fixed rate whose samples DMA puts into two halves of a buffer in turn. A board implements it by its HAL.
+/// A converter at a fixed rate whose samples DMA puts into the pieces of a buffer in turn. A board implements it by its HAL.
 #[allow(async_fn_in_trait, reason = "tasks of one board run on one executor and need no Send")]
 pub trait AdcStream {
     /// What can go wrong.
     type Error: core::fmt::Debug;
 
-    /// Starts converting with empty halves.
+    /// Starts converting anew, with nothing full.
     async fn start(&mut self) -> Result<(), Self::Error>;
 
-    /// Waits until a half is full that was not taken yet. May be given up and called again without loss.
+    /// Waits until a piece is full that was not taken yet. May be given up and called again without loss.
     async fn wait(&mut self) -> Result<(), Self::Error>;
 
-    /// Copies the oldest full half into `out`, as far as it fits, and frees it. `None` when none is full.
-    fn take(&mut self, out: &mut [u16]) -> Result<Option<Half>, Self::Error>;
+    /// Copies the oldest full piece into `out`, as far as it fits, and frees it. `None` when none is full.
+    fn take(&mut self, out: &mut [u16]) -> Result<Option<Piece>, Self::Error>;
 
     /// Drives the sensor's self-test input. False when none is wired.
     fn self_test(&mut self, _force: Force) -> bool {
@@ -60,11 +64,11 @@ pub enum Error<E> {
     /// The converter failed.
     #[error("analog sensor: converter failed")]
     Adc(E),
-    /// No half was filled for a second.
+    /// No piece was filled for a second.
     #[error("analog sensor: no samples for a second")]
     Silent,
-    /// A half does not consist of whole frames, or is larger than the driver's buffer.
-    #[error("analog sensor: half-buffer of {counts} counts")]
+    /// A piece does not consist of whole frames, or is larger than the driver's buffer.
+    #[error("analog sensor: piece of {counts} counts")]
     Shape {
         /// Its length.
         counts: usize,
@@ -80,13 +84,13 @@ pub enum Error<E> {
     NoSelfTest,
 }
 
-/// The driver. `BUFFER`: conversions in the largest half.
+/// The driver. `BUFFER`: conversions in the largest piece.
 pub struct Analog<'c, A, const BUFFER: usize> {
     adc: A,
     config: &'c SensorConfig,
     channels: usize,
     buffer: [u16; BUFFER],
-    /// Counts of the last half, and those handed out already.
+    /// Counts of the last piece, and those handed out already.
     filled: usize,
     given: usize,
 }
@@ -158,10 +162,10 @@ impl<A: AdcStream, const BUFFER: usize> Sensor for Analog<'_, A, BUFFER> {
 
     async fn fetch(&mut self) -> Result<Batch, Self::Error> {
         (self.filled, self.given) = (0, 0);
-        let Some(half) = self.adc.take(&mut self.buffer).map_err(Error::Adc)? else {
+        let Some(piece) = self.adc.take(&mut self.buffer).map_err(Error::Adc)? else {
             return Ok(Batch::default());
         };
-        let counts = half.counts;
+        let counts = piece.counts;
         let Some(taken) = self.buffer.get(..counts).filter(|_| counts.is_multiple_of(self.channels)) else {
             return Err(Error::Shape { counts });
         };
@@ -172,10 +176,10 @@ impl<A: AdcStream, const BUFFER: usize> Sensor for Analog<'_, A, BUFFER> {
         self.filled = counts;
         Ok(Batch {
             frames: counts / self.channels,
-            lost: u64::from(half.overrun),
-            overrun: half.overrun,
-            uncounted: half.overrun,
-            newest_tick: (counts > 0).then_some(half.tick),
+            lost: piece.lost.saturating_mul((counts / self.channels) as u64),
+            overrun: piece.lost > 0,
+            uncounted: false,
+            newest_tick: (counts > 0).then_some(piece.tick),
             more: counts > 0,
         })
     }

@@ -1,7 +1,7 @@
 //! A converter with a sensor on each channel: two halves that fill in turn, an overrun when both are full, a self-test
 //! input, a rate some percent off nominal, and faults.
 
-use super::{AdcStream, Force, Half};
+use super::{AdcStream, Force, Piece};
 use crate::clock::Timebase;
 use crate::config::SensorConfig;
 use crate::sensor::model::{Fault, Part};
@@ -24,7 +24,8 @@ struct Inside<S> {
     frames: usize,
     /// Ticks of the last conversion of the full ones.
     full: [Option<u64>; 2],
-    overrun: bool,
+    /// Full halves overwritten since one was taken.
+    lost: u64,
     force: Force,
 }
 
@@ -45,7 +46,7 @@ impl<'c, S: Signal<i32>, T: Timebase> Model<'c, S, T> {
             filling: 0,
             frames: 0,
             full: [None; 2],
-            overrun: false,
+            lost: 0,
             force: Force::Off,
         };
         Self { inside: RefCell::new(inside), config, time }
@@ -99,7 +100,7 @@ impl<S> Inside<S> {
         self.frames = 0;
         self.filling ^= 1;
         if self.full[self.filling].take().is_some() {
-            self.overrun = true;
+            self.lost += 1;
         }
     }
 }
@@ -110,7 +111,7 @@ impl<S: Signal<i32>, T: Timebase> AdcStream for &Model<'_, S, T> {
     async fn start(&mut self) -> Result<(), Infallible> {
         let inside = &mut *self.inside.borrow_mut();
         inside.part.restart(Some(self.time.now()));
-        (inside.filling, inside.frames, inside.full, inside.overrun) = (0, 0, [None; 2], false);
+        (inside.filling, inside.frames, inside.full, inside.lost) = (0, 0, [None; 2], 0);
         Ok(())
     }
 
@@ -131,7 +132,7 @@ impl<S: Signal<i32>, T: Timebase> AdcStream for &Model<'_, S, T> {
         }
     }
 
-    fn take(&mut self, out: &mut [u16]) -> Result<Option<Half>, Infallible> {
+    fn take(&mut self, out: &mut [u16]) -> Result<Option<Piece>, Infallible> {
         self.advance();
         let counts = HALF_FRAMES * self.channels();
         let inside = &mut *self.inside.borrow_mut();
@@ -141,7 +142,7 @@ impl<S: Signal<i32>, T: Timebase> AdcStream for &Model<'_, S, T> {
         let Some(tick) = inside.full[index].take() else { return Ok(None) };
         let fits = counts.min(out.len());
         out[..fits].copy_from_slice(&inside.halves[index][..fits]);
-        Ok(Some(Half { counts, tick, overrun: core::mem::take(&mut inside.overrun) }))
+        Ok(Some(Piece { counts, tick, lost: core::mem::take(&mut inside.lost) }))
     }
 
     fn self_test(&mut self, force: Force) -> bool {
