@@ -4,7 +4,7 @@
 //! A page's marker whose writing was cut is written again over itself: flash with error correction over each word must take that
 //! (not confirmed on silicon).
 
-use super::{Kept, Store, StoreError};
+use super::{Store, StoreError};
 use core::ops::Range;
 use embedded_storage_async::nor_flash::NorFlash;
 use sequential_storage::Error;
@@ -64,15 +64,14 @@ impl<F: NorFlash> Store for FlashStore<F> {
         Ok(Some(record.len()))
     }
 
-    async fn keep(&mut self, record: &[u8]) -> Result<Kept, StoreError> {
+    async fn keep(&mut self, record: &[u8]) -> Result<(), StoreError> {
         let Self { map, buffer } = self;
         match map.store_item(buffer, &KEY, &record).await {
-            Ok(()) => Ok(Kept::Durable),
+            Ok(()) => Ok(()),
             // Nothing in it can be made sense of, so nothing is lost by starting anew.
             Err(Error::Corrupted { .. }) => {
                 map.erase_all().await.map_err(|error| words(&error))?;
-                map.store_item(buffer, &KEY, &record).await.map_err(|error| words(&error))?;
-                Ok(Kept::Durable)
+                map.store_item(buffer, &KEY, &record).await.map_err(|error| words(&error))
             }
             Err(error) => Err(words(&error)),
         }

@@ -19,15 +19,6 @@ use spindle_common::wire::{InForce, Message, Set, TRIGGER_LEN_MAX, block_len_max
 #[error("flash: {0}")]
 pub struct StoreError(pub &'static str);
 
-/// What kept settings are worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// They are there again after a restart.
-    Durable,
-    /// They are not: this board has no flash for them.
-    UntilRestart,
-}
-
 /// Where settings are kept.
 #[allow(async_fn_in_trait, reason = "tasks of one board run on one executor and need no Send")]
 pub trait Store {
@@ -37,25 +28,12 @@ pub trait Store {
     /// When the memory cannot be read.
     async fn load(&mut self, out: &mut [u8]) -> Result<Option<usize>, StoreError>;
 
-    /// Keeps this in place of what was kept before. When it returns, or power is cut, one of the two is kept whole.
+    /// Keeps this in place of what was kept before, so that it is there again after a restart. When it returns, or power is cut, one
+    /// of the two is kept whole.
     ///
     /// # Errors
     /// When the memory cannot be written; what was kept before stays.
-    async fn keep(&mut self, record: &[u8]) -> Result<Kept, StoreError>;
-}
-
-/// A board without flash for settings: they hold until it restarts, and its answers say so.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoFlash;
-
-impl Store for NoFlash {
-    async fn load(&mut self, _out: &mut [u8]) -> Result<Option<usize>, StoreError> {
-        Ok(None)
-    }
-
-    async fn keep(&mut self, _record: &[u8]) -> Result<Kept, StoreError> {
-        Ok(Kept::UntilRestart)
-    }
+    async fn keep(&mut self, record: &[u8]) -> Result<(), StoreError>;
 }
 
 /// Why a node starts with the settings built in.
@@ -158,11 +136,8 @@ pub(crate) async fn take<M, B, const BLOCKS: usize>(
             let _ = write!(text, "{error}; the settings before stay in force");
             node.answer_later(PendingAnswer { id: set.id, outcome: Outcome::Failed, text });
         }
-        Ok(kept) => {
+        Ok(()) => {
             let _ = write!(text, "version {} is in force", set.settings.version);
-            if kept == Kept::UntilRestart {
-                let _ = text.push_str("; not kept over a restart");
-            }
             let answer = PendingAnswer { id: set.id, outcome: Outcome::Done, text };
             if let Some(mut replaced) = node.renew(set.settings.clone(), answer) {
                 replaced.outcome = Outcome::Failed;
