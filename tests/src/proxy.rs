@@ -10,6 +10,9 @@ use std::time::Duration;
 /// How often a pump looks whether something has changed.
 const POLL: Duration = Duration::from_millis(50);
 
+/// A slow link carries this many pieces a second.
+const PIECES_PER_S: u64 = 20;
+
 const PASS: u8 = 0;
 const CUT: u8 = 1;
 const SILENT: u8 = 2;
@@ -26,6 +29,8 @@ struct State {
     target: SocketAddr,
     mode: AtomicU8,
     delay_ms: AtomicU64,
+    /// Each way; 0: as fast as it goes.
+    bytes_per_s: AtomicU64,
     /// Connections of an earlier epoch are closed.
     epoch: AtomicU64,
     connections: AtomicU64,
@@ -44,6 +49,7 @@ impl Proxy {
             target: SocketAddr::from(([127, 0, 0, 1], target)),
             mode: AtomicU8::new(PASS),
             delay_ms: AtomicU64::new(0),
+            bytes_per_s: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -88,6 +94,16 @@ impl Proxy {
     /// Holds each piece up for so long.
     pub fn delay(&self, by: Duration) {
         self.state.delay_ms.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Carries so many bytes a second each way, and no more.
+    pub fn slow_to(&self, bytes_per_s: u64) {
+        self.state.bytes_per_s.store(bytes_per_s, Ordering::SeqCst);
+    }
+
+    /// Carries as much as comes again.
+    pub fn full_speed(&self) {
+        self.slow_to(0);
     }
 
     /// Connections accepted so far.
@@ -135,12 +151,20 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, epoch: u64) {
     let _ = to.set_nodelay(true);
     let mut buffer = vec![0; 64 * 1024];
     while state.epoch.load(Ordering::SeqCst) == epoch {
-        let len = match from.read(&mut buffer) {
+        let bytes_per_s = state.bytes_per_s.load(Ordering::SeqCst);
+        let piece = match usize::try_from(bytes_per_s / PIECES_PER_S) {
+            Ok(piece @ 1..) => piece.min(buffer.len()),
+            _ => buffer.len(),
+        };
+        let len = match from.read(&mut buffer[..piece]) {
             Ok(0) => break,
             Ok(len) => len,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => break,
         };
+        if let Some(takes_ms) = (len as u64 * 1000).checked_div(bytes_per_s) {
+            std::thread::sleep(Duration::from_millis(takes_ms));
+        }
         let delay_ms = state.delay_ms.load(Ordering::SeqCst);
         if delay_ms > 0 {
             std::thread::sleep(Duration::from_millis(delay_ms));
@@ -197,6 +221,17 @@ mod tests {
         proxy.heal();
         assert!(echoes(&mut TcpStream::connect(proxy.address()).unwrap()));
         assert_eq!(proxy.connections(), 2);
+    }
+
+    #[test]
+    fn a_slow_link_carries_so_many_bytes_a_second() {
+        let proxy = Proxy::start(echo_server()).unwrap();
+        proxy.slow_to(100);
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        let started = std::time::Instant::now();
+        assert!(echoes(&mut stream));
+        // Four bytes, each way.
+        assert!(started.elapsed() >= Duration::from_millis(80));
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! `spindle node` against nodes that answer, on each kind of link; and the time that they are told.
 
 use serde_json::Value;
+use spindle_firmware::host::{VirtualBoard, VirtualSensor};
+use spindle_firmware::sensor::signal::Spindle;
 use spindle_tests::agent::{Agent, spindle, text};
 use spindle_tests::mosquitto::Mosquitto;
 use spindle_tests::obedient::{Obedient, Told};
+use spindle_tests::proxy::Proxy;
 use spindle_tests::pty::PtyPair;
 use spindle_tests::tools;
 use spindle_tests::wait::{self, PATIENCE};
@@ -120,5 +123,52 @@ fn nodes_on_a_serial_line_are_set_alike() {
     let obedient = Obedient::over_serial("mill-5", &cable.board()).unwrap();
     set_and_see(&agent, "mill-5");
     time_of("serial line", &obedient);
+    agent.stop().unwrap();
+}
+
+/// The step in which the status of the node's only sensor says that it is.
+fn wait_step(agent: &Agent, name: &str, step: &str) {
+    let stepped = wait::until(&format!("step {step}"), 3 * PATIENCE, || {
+        Ok((json(agent, &["show", name])["node"]["streams"][0]["step"] == step).then_some(()))
+    });
+    stepped.unwrap_or_else(|error| panic!("{error:#}: {}", json(agent, &["show", name])["node"]["streams"]));
+}
+
+#[test]
+fn a_board_whose_link_is_too_slow_steps_down_by_itself_and_up_again_and_its_books_balance() {
+    let broker = Mosquitto::start("").unwrap();
+    let link = Proxy::start(broker.port()).unwrap();
+    let config = format!("[[source.mqtt]]\nname = \"site\"\naddress = \"{}\"\n", broker.address());
+    let mut agent = Agent::started(&config).unwrap();
+    // The window is short, so that a status does not wait behind seconds of blocks.
+    let board = VirtualBoard::new("site", "mill", "slow")
+        .sensor(VirtualSensor::spindle("acc", Spindle::default()))
+        .mqtt(link.address())
+        .ring_bytes(256 * 1024)
+        .window(16)
+        .start()
+        .unwrap();
+    wait_known(&agent, "slow");
+    let (code, out, error) = node(&agent, &["set", "slow", "acc.may_degrade=true", "status_every=1s"]);
+    assert_eq!(code, 0, "{out}{error}");
+    wait_step(&agent, "slow", "raw");
+    // A quarter of what it takes in raw form, and more than it takes decimated.
+    link.slow_to(40_000);
+    wait_step(&agent, "slow", "decimated");
+    link.full_speed();
+    wait_step(&agent, "slow", "raw");
+    board.stop();
+    let ended = board.drain_blocking(PATIENCE);
+    let (taken, withheld) = (ended.counters.streams[0].taken, ended.counters.steps[0].withheld);
+    assert!(ended.complete && withheld > 0, "{:?}", ended.counters);
+    let settled = wait::until("the books to balance", PATIENCE, || {
+        let row = crate::books::of(&agent, "site/mill/acc");
+        Ok((row["balanced"] == true && row["taken"] == taken).then_some(row))
+    });
+    let row = settled.unwrap_or_else(|error| panic!("{error:#}: {:?}", agent.books()));
+    let count = |key: &str| row[key].as_u64().unwrap();
+    assert_eq!(count("withheld"), withheld, "{row}");
+    assert_eq!(count("stored") + count("withheld") + count("lost"), taken, "{row}");
+    assert!(count("lost") > 0, "the ring was full before the board stepped down: {row}");
     agent.stop().unwrap();
 }
