@@ -2,17 +2,12 @@
 
 use super::flash::{HostFlash, open_store};
 use super::io::{SerialDial, TcpDial};
-use super::playback::{End, Player};
-use super::tap::{Feed, From, Switches, Tap};
+use super::sampling::sample;
+use super::tap::{Switches, Tap};
 use super::timebase::HostTime;
-use super::{Chip, HostError, Source, VirtualBoard, VirtualSensor, Way, workers};
-use crate::acquire;
-use crate::clock::{Exchange, TICK_HZ, UtcPair, UtcSource};
-use crate::node::{Facts, Held, Limits, Node, WhenFull, axes, boot_id};
-use crate::reduce::{CHUNK_FRAMES, Memory};
-use crate::sensor::Sample;
-use crate::sensor::signal::Spindle;
-use crate::sensor::{adxl345, adxl355, iis3dwb};
+use super::utc::HostUtc;
+use super::{HostError, Source, VirtualBoard, VirtualSensor, Way, workers};
+use crate::node::{Facts, Held, Limits, Node, axes, boot_id};
 use crate::settings::{self, FlashStore};
 use crate::transport::mqtt::{Mqtt, Setup, TOPIC_LEN_MAX};
 use crate::transport::serial::Serial;
@@ -22,15 +17,13 @@ use core::cell::Cell;
 use core::pin::Pin;
 use core::task::Poll;
 use embassy_futures::join::join3;
-use embassy_futures::select::{Either3, select, select3};
+use embassy_futures::select::{Either3, select3};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_time::{Duration, Timer};
 use parking_lot::Mutex;
-use spindle_common::dsp::{Decimator, LANES};
 use spindle_common::id::{BootId, StreamId};
 use spindle_common::settings::{BURST_SAMPLES_MAX, Settings};
-use spindle_common::wire::block::flags;
-use spindle_common::wire::messages::{ResetCause, TimeSource};
+use spindle_common::wire::messages::ResetCause;
 use spindle_common::wire::{
     Lifetime, MESSAGE_LEN_MAX, Offline, StepStatus, StreamInfo, StreamStatus, TRIGGER_LEN_MAX, block_len_max,
     frame,
@@ -40,7 +33,6 @@ use std::rc::Rc;
 use std::string::String;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
 
 /// Most blocks in a virtual board's ring.
@@ -52,7 +44,7 @@ const BLOCK_SAMPLES_USUAL: u16 = 2048;
 /// What a virtual board's Ethernet carries.
 const ETHERNET_BITS_PER_S: u32 = 100_000_000;
 
-type HostNode<'a> = Node<'a, NoopRawMutex, Box<[u8]>, RING_BLOCKS>;
+pub(super) type HostNode<'a> = Node<'a, NoopRawMutex, Box<[u8]>, RING_BLOCKS>;
 
 /// How long a board may take for its goodbye.
 const LEAVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -60,12 +52,9 @@ const LEAVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often the counters are copied out.
 const COUNTERS_EVERY: Duration = Duration::from_millis(50);
 
-/// A virtual board shares the host's clock; this covers the time between two reads of it.
-const UTC_ERROR_NS: u32 = 50_000;
-
 /// What a board is told from outside: run; end the sensors; say goodbye; end at once. Each includes those before it.
 const RUN: u8 = 0;
-const STOP: u8 = 1;
+pub(super) const STOP: u8 = 1;
 const LEAVE: u8 = 2;
 const KILL: u8 = 3;
 
@@ -109,7 +98,7 @@ pub struct Drained {
     pub complete: bool,
 }
 
-struct Shared {
+pub(super) struct Shared {
     order: tokio::sync::watch::Sender<u8>,
     counters: Mutex<Counters>,
     switches: Arc<Switches>,
@@ -224,43 +213,9 @@ async fn within<F: Future>(timeout: std::time::Duration, future: F) -> Option<F:
     embassy_time::with_timeout(timeout, future).await.ok()
 }
 
-/// Where a virtual board's UTC comes from.
-enum HostUtc<'t> {
-    /// The host's clock: tick `zero` of the board was at `utc_start_ns`.
-    Host { time: &'t HostTime, zero: u64, utc_start_ns: i64, error_ns: u32 },
-    /// The gateway, as for a board without a time server.
-    Gateway(Exchange),
-}
-
-impl UtcSource for HostUtc<'_> {
-    fn pair(&mut self) -> Option<UtcPair> {
-        let (time, zero, utc_start_ns, error_ns) = match self {
-            Self::Host { time, zero, utc_start_ns, error_ns } => (time, *zero, *utc_start_ns, *error_ns),
-            Self::Gateway(exchange) => return exchange.pair(),
-        };
-        let tick = time.newest().max(zero);
-        let since = i64::try_from(u128::from(tick - zero) * 1_000_000_000 / u128::from(TICK_HZ)).ok()?;
-        let utc_ns = utc_start_ns.checked_add(since)?;
-        Some(UtcPair { tick, utc_ns, error_ns, source: TimeSource::Host })
-    }
-
-    fn exchange(&mut self) -> Option<&mut Exchange> {
-        match self {
-            Self::Host { .. } => None,
-            Self::Gateway(exchange) => Some(exchange),
-        }
-    }
-}
-
 fn draw_boot() -> BootId {
     use std::hash::{BuildHasher, RandomState};
     boot_id(RandomState::new().hash_one(std::process::id()), 0)
-}
-
-fn utc_now_ns() -> i64 {
-    #[allow(clippy::disallowed_methods, reason = "a virtual board's UTC is the host's")]
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn stream_info(index: usize, sensor: &VirtualSensor) -> StreamInfo<'_> {
@@ -381,7 +336,7 @@ impl Shared {
         });
     }
 
-    async fn until(&self, order: u8) {
+    pub(super) async fn until(&self, order: u8) {
         // Fails only when the sender is gone, and the sender is in `self`.
         let _ = self.order.subscribe().wait_for(|now| *now >= order).await;
     }
@@ -428,109 +383,6 @@ fn message_len_max(spec: &VirtualBoard, streams: &[StreamInfo<'_>]) -> u32 {
     u32::try_from(longest).unwrap_or(u32::MAX)
 }
 
-/// A reducer's memory, as large as any settings may need.
-struct StreamMemory<S> {
-    block: Vec<S>,
-    chunk: Vec<S>,
-    history: Vec<S>,
-    decimators: Box<[Option<Decimator>]>,
-}
-
-impl<S: Sample> StreamMemory<S> {
-    fn new(axes: usize, block_samples_max: u16) -> Self {
-        Self {
-            block: std::vec![S::default(); axes * usize::from(block_samples_max)],
-            chunk: std::vec![S::default(); axes * CHUNK_FRAMES],
-            history: std::vec![S::default(); axes * usize::from(BURST_SAMPLES_MAX)],
-            decimators: std::vec![None; axes.div_ceil(LANES)].into_boxed_slice(),
-        }
-    }
-
-    fn lend(&mut self) -> Memory<'_, S> {
-        let Self { block, chunk, history, decimators } = self;
-        Memory { block, chunk, history, decimators }
-    }
-}
-
-/// One sensor: samples until it ends by itself or is told to.
-async fn sample(
-    sensor: &VirtualSensor,
-    stream: StreamId,
-    node: &HostNode<'_>,
-    time: HostTime,
-    tap: Arc<Tap>,
-    shared: &Shared,
-) {
-    let options = acquire::Options {
-        stream,
-        when_full: if matches!(time, HostTime::OnDemand { .. }) {
-            WhenFull::Wait
-        } else {
-            WhenFull::DropOldest
-        },
-        flags: flags::SYNTHETIC,
-        supervisor: None,
-    };
-    let from = match &sensor.source {
-        Source::Spindle(spindle) => {
-            let rate_hz = sensor.true_rate_hz();
-            // What lies above the sensor's band it does not show.
-            let resonance_hz = spindle.resonance_hz.min(0.3 * rate_hz);
-            From::Spindle(Spindle { rate_hz, resonance_hz, ..*spindle }.start())
-        }
-        Source::Frames { frames, repeat } => From::Frames { frames: frames.clone(), at: 0, repeat: *repeat },
-        Source::Playback(playback) => {
-            let end = End::default();
-            let mut player = Player::new(playback.clone(), &time, tap, sensor.rate_error, &end)
-                .stop_after(sensor.stop_after);
-            let mut memory =
-                StreamMemory::<i32>::new(playback.axes().len(), node.facts.limits.block_samples_max);
-            let sampling = acquire::run(node, &mut player, &time, memory.lend(), options);
-            let ending = halt_when(node, stream, shared, || end.ask(), end.drained());
-            select(sampling, ending).await;
-            return;
-        }
-    };
-    let feed = Feed { from, left: sensor.stop_after, tap };
-    macro_rules! run {
-        ($chip:ident :: $driver:ident, $full_scale:expr, $sample:ty) => {{
-            let mut model = $chip::model::Model::new(feed, &time, sensor.rate_error);
-            if !sensor.overruns {
-                model = model.patient();
-            }
-            let config = $chip::Config { full_scale: $full_scale, ..$chip::Config::default() };
-            let mut driver = $chip::$driver::new(model.spi(), model.int1(), &time, config);
-            let mut memory = StreamMemory::<$sample>::new(3, node.facts.limits.block_samples_max);
-            let sampling = acquire::run(node, &mut driver, &time, memory.lend(), options);
-            let ending = halt_when(node, stream, shared, || model.end(), model.drained());
-            select(sampling, ending).await;
-        }};
-    }
-    match sensor.chip {
-        Chip::Iis3dwb(full_scale) => run!(iis3dwb::Iis3dwb, full_scale, i16),
-        Chip::Adxl355(full_scale) => run!(adxl355::Adxl355, full_scale, i32),
-        Chip::Adxl345(full_scale) => run!(adxl345::Adxl345, full_scale, i16),
-    }
-}
-
-/// Told to stop, the source ends; when it has ended and everything was read from it, the sampling task seals and ends.
-async fn halt_when(
-    node: &HostNode<'_>,
-    stream: StreamId,
-    shared: &Shared,
-    end: impl FnOnce(),
-    drained: impl Future<Output = ()>,
-) {
-    let stopping = async {
-        shared.until(STOP).await;
-        end();
-        core::future::pending::<()>().await;
-    };
-    select(stopping, drained).await;
-    node.halt(stream);
-    core::future::pending::<()>().await;
-}
-
 async fn uplink_task(
     spec: &VirtualBoard,
     node: &HostNode<'_>,
@@ -542,16 +394,7 @@ async fn uplink_task(
     let mut scratch = std::vec![0; message_len];
     let config = uplink::Config { window: spec.window, ..uplink::Config::default() };
     let mut uplink = Uplink::new(config, node.facts.boot);
-    let mut utc = if spec.asks_time {
-        HostUtc::Gateway(Exchange::new(node.facts.boot))
-    } else {
-        HostUtc::Host {
-            time,
-            zero: time.zero(),
-            utc_start_ns: spec.utc_start_ns.unwrap_or_else(utc_now_ns),
-            error_ns: UTC_ERROR_NS,
-        }
-    };
+    let mut utc = HostUtc::new(spec, node.facts.boot, time);
     let mut session = Session { node, time, scratch: &mut scratch, supervisor: None };
     match &spec.way {
         Some(Way::Mqtt { address, login }) => {

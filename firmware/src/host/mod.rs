@@ -8,9 +8,11 @@ mod chip;
 mod flash;
 mod io;
 mod playback;
+mod sampling;
 mod tap;
 mod time_driver;
 mod timebase;
+mod utc;
 mod workers;
 
 pub use board::{Board, Counters, Drained};

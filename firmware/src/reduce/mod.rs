@@ -6,7 +6,9 @@
 
 mod burst;
 mod governor;
+mod measure;
 mod memory;
+mod thin;
 
 pub use burst::{Bursts, Release};
 pub use governor::{Governor, degraded};
@@ -15,7 +17,8 @@ pub use memory::Buffers;
 use crate::acquire::{BlockBuilder, SampleClock};
 use crate::sensor::{Planar, Sample};
 use heapless::Vec;
-use spindle_common::dsp::{Decimator, Frame, LANES};
+use measure::Window;
+use spindle_common::dsp::Decimator;
 use spindle_common::feature::Meter;
 use spindle_common::id::StreamId;
 use spindle_common::settings::{Step, StreamSettings};
@@ -27,9 +30,6 @@ use spindle_common::wire::{
 
 /// Frames that go through filters at a time.
 pub const CHUNK_FRAMES: usize = 128;
-
-/// Frames that go through a decimator at a time: bounds the stack that it takes.
-const SLICE_FRAMES: usize = 32;
 
 /// Memory of one stream's reducer.
 #[derive(Debug)]
@@ -112,13 +112,6 @@ struct Facts {
     /// Samples in a second, nominally.
     window_len: u64,
     /// Flags that every message carries.
-    flags: u16,
-}
-
-/// A window of features in the making.
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    first_sample: u64,
     flags: u16,
 }
 
@@ -297,23 +290,6 @@ impl<'b, S: Sample> Reducer<'b, S> {
         self.interrupt();
     }
 
-    /// Whether there are decimators enough. They are kept while their factor stays.
-    fn make_decimators(&mut self) -> bool {
-        let groups = usize::from(self.axes()).div_ceil(LANES);
-        let factor = u32::from(self.settings.decimation);
-        let Some(places) = self.decimators.get_mut(..groups) else { return false };
-        for place in places {
-            if place.as_ref().is_none_or(|decimator| decimator.factor() != factor) {
-                *place = None;
-                *place = Decimator::new(factor).ok();
-            }
-            if place.is_none() {
-                return false;
-            }
-        }
-        true
-    }
-
     fn interrupt(&mut self) {
         self.filters_start = true;
         self.meter.interrupt();
@@ -357,178 +333,6 @@ impl<'b, S: Sample> Reducer<'b, S> {
             samples: S::planar(self.block.planar(&part)),
         };
         sink.block(&sealed);
-    }
-
-    fn thin(&mut self, clock: &SampleClock, sink: &impl Sink) {
-        let Some(part) = self.chunk.close() else { return };
-        if core::mem::take(&mut self.filters_start) {
-            self.restart_decimators(part.first_sample, part.frames);
-        }
-        self.block.flag(part.flags);
-        let axes = usize::from(self.axes());
-        let factor = u64::from(self.settings.decimation);
-        let mut at = 0;
-        while at < part.frames {
-            let count = SLICE_FRAMES.min(part.frames - at);
-            // A slice is longer than the factor at times, so at most half of it comes out.
-            let mut centres: Vec<u64, { SLICE_FRAMES / 2 + 1 }> = Vec::new();
-            let mut outputs: [Vec<Frame, { SLICE_FRAMES / 2 + 1 }>; AXES_MAX / LANES] = Default::default();
-            let planar = self.chunk.planar(&part);
-            for (group, (decimator, outputs)) in
-                self.decimators.iter_mut().flatten().zip(&mut outputs).enumerate()
-            {
-                let mut frames = [[0.0; LANES]; SLICE_FRAMES];
-                gather(planar, part.frames, axes, group, at, &mut frames[..count]);
-                decimator.push_slim(&frames[..count], |centre, frame| {
-                    if group == 0 {
-                        let _ = centres.push(centre);
-                    }
-                    let _ = outputs.push(frame);
-                });
-            }
-            at += count;
-            for (index, &centre) in centres.iter().enumerate() {
-                if centre < self.settled_from {
-                    continue;
-                }
-                let mut frame = [S::default(); AXES_MAX];
-                for (axis, slot) in frame.iter_mut().enumerate().take(axes) {
-                    let value = outputs[axis / LANES].get(index).map_or(0.0, |frame| frame[axis % LANES]);
-                    let [least, most] = self.facts.ends.map(|end| end as f32);
-                    *slot = S::nearest(value.clamp(least, most));
-                }
-                self.block.jump_to(centre / factor);
-                if self.block.push(&frame[..axes]) {
-                    self.store_block(clock, sink);
-                }
-            }
-        }
-    }
-
-    fn restart_decimators(&mut self, first_sample: u64, frames: usize) {
-        let axes = usize::from(self.axes());
-        let part = crate::acquire::Part { first_sample, frames, flags: 0 };
-        let planar = self.chunk.planar(&part);
-        for (group, decimator) in self.decimators.iter_mut().flatten().enumerate() {
-            let mut before = [[0.0; LANES]];
-            gather(planar, frames, axes, group, 0, &mut before);
-            decimator.restart(first_sample, before[0]);
-            self.settled_from = first_sample + decimator.delay();
-        }
-    }
-
-    fn measure(&mut self, clock: &SampleClock, sink: &impl Sink) {
-        let Some(part) = self.chunk.close() else { return };
-        let (rate_hz, scale) = (clock.rate_hz(), self.facts.scale);
-        let mut at = 0;
-        while at < part.frames {
-            let first_sample = part.first_sample + at as u64;
-            let window = self.window.get_or_insert_with(|| {
-                self.meter.adapt(rate_hz);
-                Window { first_sample, flags: 0 }
-            });
-            window.flags |= part.flags;
-            let end = (first_sample / self.facts.window_len + 1) * self.facts.window_len;
-            let left = usize::try_from(end - first_sample).unwrap_or(usize::MAX);
-            let count = left.min(part.frames - at);
-            let planar = self.chunk.planar(&part);
-            self.meter.take(first_sample, count, rate_hz, |axis, from, out| {
-                let start = axis * part.frames + at + from;
-                let samples = planar.get(start..start + out.len()).unwrap_or_default();
-                for (out, sample) in out.iter_mut().zip(samples) {
-                    *out = sample.value() as f32 * scale;
-                }
-            });
-            self.watch(&part, at..at + count, clock, sink);
-            at += count;
-            if count == left {
-                self.close_window(clock, sink);
-            }
-        }
-    }
-
-    /// Lets the trigger see samples, and stores the bursts that they complete.
-    fn watch(
-        &mut self,
-        part: &crate::acquire::Part,
-        range: core::ops::Range<usize>,
-        clock: &SampleClock,
-        sink: &impl Sink,
-    ) {
-        let mut at = range.start;
-        while at < range.end {
-            let planar = self.chunk.planar(part);
-            let first = part.first_sample + at as u64;
-            let seen = burst::Seen { planar, per_channel: part.frames, from: at, until: range.end };
-            let (used, release) = self.bursts.take(first, &seen, self.meter.newest());
-            at += used;
-            if let Some(release) = release {
-                self.store_burst(&release, clock, sink);
-            }
-        }
-        let missed = self.bursts.take_missed();
-        if missed > 0 {
-            sink.bursts_missed(self.facts.stream, missed);
-        }
-    }
-
-    fn end_burst(&mut self, clock: &SampleClock, sink: &impl Sink) {
-        if let Some(release) = self.bursts.cut_short() {
-            self.store_burst(&release, clock, sink);
-        }
-    }
-
-    fn store_burst(&mut self, release: &Release, clock: &SampleClock, sink: &impl Sink) {
-        let sealed = Sealed {
-            stream: self.facts.stream,
-            axes: self.axes(),
-            encoding: self.encoding(),
-            decimation: 1,
-            first_sample: release.first_sample,
-            tick: clock.tick_of(release.first_sample),
-            rate_measured_mhz: clock.rate_mhz(),
-            flags: self.facts.flags,
-            frames: to_u16(release.frames),
-            samples: S::planar(self.bursts.planar(release)),
-        };
-        sink.burst(&release.trigger, &sealed);
-    }
-
-    fn close_window(&mut self, clock: &SampleClock, sink: &impl Sink) {
-        let Some(Window { first_sample, flags: window_flags }) = self.window.take() else { return };
-        self.bursts.set_centre(self.meter.means());
-        let samples = self.meter.samples();
-        // Velocity of a window in which filters had to settle stands on a part of it.
-        let settling = if self.meter.is_settled() { 0 } else { flags::RESTART };
-        self.account(first_sample, first_sample + samples, sink);
-        let measured = Measured {
-            stream: self.facts.stream,
-            first_sample,
-            samples: u32::try_from(samples).unwrap_or(u32::MAX),
-            tick: clock.tick_of(first_sample),
-            rate_measured_mhz: clock.rate_mhz(),
-            flags: window_flags | self.facts.flags | settling,
-            axes: self.meter.close(clock.rate_hz()),
-        };
-        sink.features(&measured);
-    }
-}
-
-/// Frames of a group of four channels, in counts, from place `at` of planar samples on.
-fn gather<S: Sample>(
-    planar: &[S],
-    per_channel: usize,
-    axes: usize,
-    group: usize,
-    at: usize,
-    out: &mut [Frame],
-) {
-    for lane in 0..LANES.min(axes.saturating_sub(group * LANES)) {
-        let start = (group * LANES + lane) * per_channel + at;
-        let samples = planar.get(start..).unwrap_or_default();
-        for (frame, sample) in out.iter_mut().zip(samples) {
-            frame[lane] = sample.value() as f32;
-        }
     }
 }
 
