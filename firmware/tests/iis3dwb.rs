@@ -2,6 +2,8 @@
 
 #[path = "common/hand.rs"]
 mod hand;
+#[path = "common/suite.rs"]
+mod suite;
 
 use embassy_futures::block_on;
 use hand::Hand;
@@ -10,6 +12,7 @@ use spindle_firmware::sensor::Sensor;
 use spindle_firmware::sensor::iis3dwb::model::{Fault, Model};
 use spindle_firmware::sensor::iis3dwb::{Config, Error, Iis3dwb};
 use spindle_firmware::sensor::signal::Signal;
+use suite::{Steady, driver, driver_suite};
 
 /// Counts: sample n is (n, -n, n * 3) in 16 bits.
 #[derive(Default)]
@@ -31,17 +34,11 @@ fn chip(time: &Hand, rate_error: f64) -> Model<Counting, Hand> {
     Model::new(Counting::default(), time.clone(), rate_error)
 }
 
-macro_rules! driver {
-    ($chip:expr, $time:expr) => {
-        Iis3dwb::new($chip.spi(), $chip.int1(), $time.clone(), Config::default())
-    };
-}
-
 #[test]
 fn frames_come_out_as_they_went_in_batch_after_batch() {
     let time = Hand::default();
     let chip = chip(&time, 0.02);
-    let mut driver = driver!(chip, time);
+    let mut driver = driver!(Iis3dwb, chip, time);
     block_on(async {
         driver.configure().await.unwrap();
         let mut n = 0u16;
@@ -57,7 +54,6 @@ fn frames_come_out_as_they_went_in_batch_after_batch() {
         let info = driver.info();
         let trimmed = f64::from(info.rate_trimmed_mhz) / f64::from(info.rate_nominal_mhz);
         assert!((trimmed - 1.02).abs() < 0.001, "the trim register tells {trimmed}");
-        assert_eq!(driver.temperature().await.unwrap(), Some(2500));
     });
 }
 
@@ -66,7 +62,7 @@ fn an_overrun_is_counted_to_the_sample_and_what_follows_keeps_its_place() {
     for late_ms in [0, 8, 11, 25, 26, 27, 100, 10_000] {
         let time = Hand::default();
         let chip = chip(&time, -0.01);
-        let mut driver = driver!(chip, time);
+        let mut driver = driver!(Iis3dwb, chip, time);
         block_on(async {
             driver.configure().await.unwrap();
             let mut index = 0u64;
@@ -95,84 +91,11 @@ fn an_overrun_is_counted_to_the_sample_and_what_follows_keeps_its_place() {
     }
 }
 
-#[test]
-fn another_chip_or_a_dead_line_is_told_from_the_right_one() {
-    for (fault, wanted) in [
-        (Fault::WrongId(0x6B), Error::WrongId { found: 0x6B }),
-        (Fault::Stuck(0x00), Error::WrongId { found: 0x00 }),
-        (Fault::Stuck(0xFF), Error::WrongId { found: 0xFF }),
-    ] {
-        let time = Hand::default();
-        let chip = chip(&time, 0.0);
-        chip.inject(Some(fault));
-        let mut driver = driver!(chip, time);
-        assert_eq!(block_on(driver.configure()), Err(wanted));
-        chip.inject(None);
-        assert_eq!(block_on(driver.configure()), Ok(()), "a mended chip starts");
-    }
-}
-
-#[test]
-fn a_line_that_sticks_in_mid_stream_is_noticed_and_nothing_is_made_of_it() {
-    for level in [0x00, 0xFF] {
-        let time = Hand::default();
-        let chip = chip(&time, 0.0);
-        let mut driver = driver!(chip, time);
-        block_on(async {
-            driver.configure().await.unwrap();
-            driver.wait().await.unwrap();
-            chip.inject(Some(Fault::Stuck(level)));
-            let fetched = driver.fetch().await;
-            assert_eq!(fetched, Err(if level == 0 { Error::Empty } else { Error::Garbled }));
-            let mut frames = 0;
-            driver.drain(|_| frames += 1);
-            assert_eq!(frames, 0);
-        });
-    }
-}
-
-#[test]
-fn a_flipped_bit_in_a_tag_is_an_error_and_not_a_sample() {
-    let time = Hand::default();
-    let chip = chip(&time, 0.0);
-    let mut driver = driver!(chip, time);
-    block_on(async {
-        driver.configure().await.unwrap();
-        driver.wait().await.unwrap();
-        chip.inject(Some(Fault::Garble));
-        assert_eq!(driver.fetch().await, Err(Error::Garbled));
-    });
-}
-
-#[test]
-fn a_chip_that_stops_sampling_is_noticed() {
-    let time = Hand::default();
-    let chip = chip(&time, 0.0);
-    let mut driver = driver!(chip, time);
-    block_on(async {
-        driver.configure().await.unwrap();
-        driver.wait().await.unwrap();
-        driver.fetch().await.unwrap();
-        chip.inject(Some(Fault::Frozen));
-        assert_eq!(driver.wait().await, Err(Error::Silent));
-    });
-}
-
-#[test]
-fn the_self_test_passes_on_a_sound_part_and_fails_on_a_dead_one() {
-    let time = Hand::default();
-    let chip = Model::new(Still, time.clone(), 0.0);
-    let mut driver = driver!(chip, time);
-    let test = block_on(driver.self_test()).unwrap();
-    assert!(test.passed && test.moved.iter().all(|moved| (moved - 15.69).abs() < 0.1), "{test:?}");
-    chip.inject(Some(Fault::DeadSelfTest));
-    assert!(!block_on(driver.self_test()).unwrap().passed);
-}
-
-struct Still;
-
-impl Signal for Still {
-    fn next(&mut self, _scale: f32) -> Option<[i16; 3]> {
-        Some([0, 0, 8192])
-    }
+driver_suite! {
+    driver: Iis3dwb, sample: i16,
+    wrong_id: 0x6B, found: u8::from,
+    reads: 1,
+    at_rest: [0, 0, 8192], moved: [15.69; 3], within: 0.1,
+    beyond: [i16::MAX, i16::MIN, 5], cut: [i16::MAX, i16::MIN, 5], ends: [-32_768, 32_767],
+    temperature: Some(2500),
 }
