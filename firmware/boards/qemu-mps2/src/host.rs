@@ -105,6 +105,7 @@ pub fn random() -> u64 {
 }
 
 /// Fills with the computer's randomness, of which keys can be made. Without it the run ends.
+#[cfg(feature = "tls")]
 pub fn fill_random(bytes: &mut [u8]) {
     if fill(bytes).is_none() {
         print(format_args!("the computer has no /dev/urandom to make keys of"));
