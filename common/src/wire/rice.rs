@@ -26,16 +26,8 @@ pub(super) fn encode(samples: Samples<'_>, per_channel: usize, bits: u32, out: &
     let limit = out.len().min(raw_len.checked_sub(1)?);
     let mut writer = Writer { out: out.get_mut(..limit)?, at: 0, word: 0, used: 0 };
     match samples {
-        Samples::I16(samples) => {
-            samples
-                .chunks_exact(per_channel)
-                .try_for_each(|channel| write_channel(channel, bits, &mut writer))?;
-        }
-        Samples::I32(samples) => {
-            samples
-                .chunks_exact(per_channel)
-                .try_for_each(|channel| write_channel(channel, bits, &mut writer))?;
-        }
+        Samples::I16(samples) => write_channels(samples, per_channel, bits, &mut writer)?,
+        Samples::I32(samples) => write_channels(samples, per_channel, bits, &mut writer)?,
     }
     writer.end()
 }
@@ -87,25 +79,29 @@ const fn unzigzag(code: u32) -> i32 {
     (code >> 1) as i32 ^ -((code & 1) as i32)
 }
 
-fn best_order<S: Copy + Into<i32>>(channel: &[S]) -> u32 {
+fn best_order<S: Copy + Into<i32>>(channel: &[S], bits: u32) -> u32 {
     // Differences of order n are the residuals of predictor n; the first samples, where they are not all defined, are left out.
     let mut last = [0_i32; 3];
-    let mut sums = [0_u64; 4];
+    let mut sums = [0_i64; 4];
     let (first, rest) = channel.split_at(channel.len().min(3));
     for &sample in first {
         differences(&mut last, sample.into());
     }
-    // Third differences of 24-bit samples have up to 27 bits: 16 of them fit a 32-bit sum, which is all that a Cortex-M adds at once.
-    for samples in rest.chunks(16) {
-        let mut parts = [0_u32; 4];
+    // A third difference is below 2^(bits + 2): so many of them fit a 32-bit sum, which is all that a Cortex-M adds at once.
+    for samples in rest.chunks(1 << (30 - bits)) {
+        let before = last;
+        let (mut zeroth, mut rises) = (0, [0_u32; 3]);
         for &sample in samples {
             let found = differences(&mut last, sample.into());
-            for (part, difference) in parts.iter_mut().zip(found) {
-                *part += difference.unsigned_abs();
+            zeroth += found[0].unsigned_abs();
+            for (rise, difference) in rises.iter_mut().zip(&found[1..]) {
+                *rise += (*difference).max(0).cast_unsigned();
             }
         }
-        for (sum, part) in sums.iter_mut().zip(parts) {
-            *sum += u64::from(part);
+        // Magnitudes are twice what is positive less all of it, and that is how far the order below has come.
+        sums[0] += i64::from(zeroth);
+        for (order, sum) in sums.iter_mut().enumerate().skip(1) {
+            *sum += 2 * i64::from(rises[order - 1]) - i64::from(last[order - 1] - before[order - 1]);
         }
     }
     let orders_usable = channel.len().min(4);
@@ -121,22 +117,31 @@ fn differences(last: &mut [i32; 3], zeroth: i32) -> [i32; 4] {
     [zeroth, first, second, third]
 }
 
-fn write_channel<S: Copy + Into<i32>>(channel: &[S], bits: u32, writer: &mut Writer<'_>) -> Option<()> {
-    // The order and the width are constants within the loops, so that they cost nothing there.
-    match (best_order(channel), bits) {
-        (0, 16) => write_predicted::<0, 16, S>(channel, writer),
-        (1, 16) => write_predicted::<1, 16, S>(channel, writer),
-        (2, 16) => write_predicted::<2, 16, S>(channel, writer),
-        (_, 16) => write_predicted::<3, 16, S>(channel, writer),
-        (0, _) => write_predicted::<0, 24, S>(channel, writer),
-        (1, _) => write_predicted::<1, 24, S>(channel, writer),
-        (2, _) => write_predicted::<2, 24, S>(channel, writer),
-        (_, _) => write_predicted::<3, 24, S>(channel, writer),
-    }
+fn write_channels<S: Copy + Into<i32>>(
+    samples: &[S],
+    per_channel: usize,
+    bits: u32,
+    writer: &mut Writer<'_>,
+) -> Option<()> {
+    let mut codes = [0; PARTITION];
+    samples.chunks_exact(per_channel).try_for_each(|channel| {
+        // The order and the width are constants within the loops, so that they cost nothing there.
+        match (best_order(channel, bits), bits) {
+            (0, 16) => write_predicted::<0, 16, S>(channel, &mut codes, writer),
+            (1, 16) => write_predicted::<1, 16, S>(channel, &mut codes, writer),
+            (2, 16) => write_predicted::<2, 16, S>(channel, &mut codes, writer),
+            (_, 16) => write_predicted::<3, 16, S>(channel, &mut codes, writer),
+            (0, _) => write_predicted::<0, 24, S>(channel, &mut codes, writer),
+            (1, _) => write_predicted::<1, 24, S>(channel, &mut codes, writer),
+            (2, _) => write_predicted::<2, 24, S>(channel, &mut codes, writer),
+            (_, _) => write_predicted::<3, 24, S>(channel, &mut codes, writer),
+        }
+    })
 }
 
 fn write_predicted<const ORDER: u32, const BITS: u32, S: Copy + Into<i32>>(
     channel: &[S],
+    codes: &mut [u32; PARTITION],
     writer: &mut Writer<'_>,
 ) -> Option<()> {
     writer.put(ORDER, ORDER_BITS)?;
@@ -147,7 +152,6 @@ fn write_predicted<const ORDER: u32, const BITS: u32, S: Copy + Into<i32>>(
         writer.put(sample as u32 & mask(BITS), BITS)?;
         last = [sample, last[0], last[1]];
     }
-    let mut codes = [0_u32; PARTITION];
     for partition in rest.chunks(PARTITION) {
         let codes = &mut codes[..partition.len()];
         // A sum of 64 codes of up to 25 bits fits 32 bits.
@@ -171,7 +175,23 @@ fn write_predicted<const ORDER: u32, const BITS: u32, S: Copy + Into<i32>>(
 /// cheaper as escapes. `any` has every bit that a code has.
 fn best_parameter(codes: &[u32], mean: u32, any: u32, bits: u32) -> u32 {
     let mut parameter = mean.checked_ilog2().unwrap_or(0).min(bits - 1);
-    let mut cost = length(codes, parameter, any, bits);
+    let mut cost;
+    if parameter > 0 && any >> (parameter - 1) < ESCAPE {
+        // The usual case, without escapes: both lengths in one go.
+        let (mut quotients, mut below) = (0, 0);
+        for &code in codes {
+            let quotient = code >> (parameter - 1);
+            below += quotient;
+            quotients += quotient >> 1;
+        }
+        let count = codes.len() as u32;
+        if below >= quotients + count {
+            return parameter;
+        }
+        (parameter, cost) = (parameter - 1, below + count * parameter);
+    } else {
+        cost = length(codes, parameter, any, bits);
+    }
     while parameter > 0 {
         let below = length(codes, parameter - 1, any, bits);
         if below >= cost {
@@ -259,30 +279,59 @@ impl Writer<'_> {
 
     /// Writes a partition's codes; `any` has every bit that one of them has.
     fn put_codes(&mut self, codes: &[u32], parameter: u32, any: u32, bits: u32) -> Option<()> {
-        let one = 1_u32 << parameter;
         let length_max = (any >> parameter) + 1 + parameter;
-        let room = self.out.get_mut(self.at..)?;
-        if any >> parameter >= ESCAPE || length_max > 32 || room.len() / 4 < codes.len() + 1 {
+        let room = self.out.len().checked_sub(self.at)?;
+        if any >> parameter >= ESCAPE || length_max > 31 || room / 4 < codes.len() + 1 {
             return codes.iter().try_for_each(|&code| self.put_code(code, parameter, bits));
         }
-        // No escape, each code within 32 bits, and room for all of them at their longest: no further checks are needed.
-        let (mut word, mut used, mut words) = (self.word, self.used, 0);
-        let out = room.as_chunks_mut::<4>().0;
+        // No escape, each code within 31 bits, and room for all of them at their longest: no further checks are needed.
+        // The usual parameters are constants within the loop: that frees four registers of a Cortex-M's thirteen.
+        match parameter {
+            0 => self.put_short(codes, 0),
+            1 => self.put_short(codes, 1),
+            2 => self.put_short(codes, 2),
+            3 => self.put_short(codes, 3),
+            4 => self.put_short(codes, 4),
+            5 => self.put_short(codes, 5),
+            6 => self.put_short(codes, 6),
+            7 => self.put_short(codes, 7),
+            8 => self.put_short(codes, 8),
+            9 => self.put_short(codes, 9),
+            10 => self.put_short(codes, 10),
+            11 => self.put_short(codes, 11),
+            12 => self.put_short(codes, 12),
+            _ => self.put_short(codes, parameter),
+        }
+    }
+
+    /// Writes codes that all have 31 bits at most and no escape.
+    #[inline(always)]
+    fn put_short(&mut self, codes: &[u32], parameter: u32) -> Option<()> {
+        let one = 1_u32 << parameter;
+        let (mut word, mut used) = (self.word, self.used);
+        let (places, _) = self.out.get_mut(self.at..)?.as_chunks_mut::<4>();
+        let mut places = places.iter_mut();
+        let places_before = places.len();
         for &code in codes {
             let tail = one | (code & (one - 1));
-            used += (code >> parameter) + 1 + parameter;
-            if used < 32 {
-                word |= tail << (32 - used);
+            used += (code >> parameter) + (1 + parameter);
+            // Its last bit is number `used` from the top. What does not fit comes out at the top again, for the next word.
+            let turned = tail.rotate_right(used);
+            if used <= 32 {
+                word |= turned;
                 continue;
             }
             used -= 32;
-            if let Some(place) = out.get_mut(words) {
-                *place = (word | (tail >> used)).to_be_bytes();
-            }
-            words += 1;
-            word = tail.checked_shl(32 - used).unwrap_or(0);
+            let fits = tail >> used;
+            *places.next()? = (word | fits).to_be_bytes();
+            word = turned ^ fits;
         }
-        (self.word, self.used, self.at) = (word, used, self.at + 4 * words);
+        if used == 32 {
+            *places.next()? = word.to_be_bytes();
+            (word, used) = (0, 0);
+        }
+        self.at += 4 * (places_before - places.len());
+        (self.word, self.used) = (word, used);
         Some(())
     }
 

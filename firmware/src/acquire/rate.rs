@@ -118,7 +118,8 @@ impl SampleClock {
 
     /// How much later `point` lies than `other`, by the period believed in; in ticks.
     fn lateness(&self, point: Point, other: Point) -> f64 {
-        (point.tick as f64 - other.tick as f64) - (point.index as f64 - other.index as f64) * self.period
+        let (ticks, samples) = (point.tick.wrapping_sub(other.tick), point.index.wrapping_sub(other.index));
+        ticks.cast_signed() as f64 - samples.cast_signed() as f64 * self.period
     }
 
     fn close_window(&mut self, tick: u64) {

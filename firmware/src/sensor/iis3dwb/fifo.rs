@@ -5,7 +5,7 @@
 //! overrun cost. A timestamp belongs to the acceleration word with the same 2-bit slot counter, whichever comes first.
 
 use super::registers::{TAG_TIMESTAMP, TAG_XL, WORD_LEN, tag};
-use crate::sensor::magnitude;
+use heapless::Vec;
 
 /// Frames per timestamp word.
 const FRAMES_PER_STAMP: u64 = 32;
@@ -14,6 +14,9 @@ const FRAMES_PER_STAMP: u64 = 32;
 /// it, 25 µs. The driver measures which, on the first two timestamps that it sees in one piece.
 const TICKS_PER_GROUP: [u32; 2] = [96, 48];
 
+/// A word of the FIFO: a tag and six bytes.
+pub(super) type Word = [u8; WORD_LEN];
+
 /// Why words make no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FifoError {
@@ -21,19 +24,27 @@ pub(super) enum FifoError {
     Tag,
 }
 
+/// Timestamps in one run: a full FIFO has fifteen. A run ends at one more.
+const STAMPS_MAX: usize = 24;
+
 /// Frames of a batch that follow each other without a hole, and what was lost before them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Run {
-    /// Words of the run, from the start of the bytes given.
+    /// Words of the run, from the first of those given.
     pub(super) words: usize,
     /// Frames among them.
     pub(super) frames: usize,
     /// Frames lost before the first.
     pub(super) lost: u64,
+    /// Places of the words that are timestamps, in order; all others are frames.
+    stamps: Vec<u16, STAMPS_MAX>,
+    /// Words that were unpacked, and timestamps among them.
+    unpacked: usize,
+    stamps_passed: usize,
 }
 
-/// Tag of an acceleration word, by slot.
-const XL_TAGS: [u8; 4] = [tag(TAG_XL, 0), tag(TAG_XL, 1), tag(TAG_XL, 2), tag(TAG_XL, 3)];
+/// Tags of four acceleration words that follow each other, slot 0 lowest. The slot counter goes round in four: so do they.
+const XL_TAGS: u32 = u32::from_le_bytes([tag(TAG_XL, 0), tag(TAG_XL, 1), tag(TAG_XL, 2), tag(TAG_XL, 3)]);
 
 /// Keeps the sample count over batches.
 #[derive(Debug, Clone, Copy)]
@@ -53,21 +64,23 @@ impl Counter {
         Self { next: 0, slot: None, group: None, anchor: None }
     }
 
-    /// Takes the longest run of frames at the start of `bytes` that has no hole.
-    pub(super) fn run(&mut self, bytes: &[u8]) -> Result<Run, FifoError> {
-        let mut run = Run::default();
+    /// Takes the longest run of frames at the start of `words` that has no hole, into `run`: it is too large to be moved often.
+    pub(super) fn run(&mut self, words: &[Word], run: &mut Run) -> Result<(), FifoError> {
+        run.clear();
         let mut waiting: Option<(u32, u8)> = None;
         let mut located = false;
         loop {
-            let rest = bytes.get(run.words * WORD_LEN..).unwrap_or_default();
+            let rest = words.get(run.words..).unwrap_or_default();
             // Nearly all words are the accelerations that come next; they need no parity counted.
             let plain = if waiting.is_none() { self.plain(rest) } else { 0 };
             run.words += plain;
             run.frames += plain;
-            let Some(word) = rest.get(plain * WORD_LEN..).and_then(|rest| rest.first_chunk::<WORD_LEN>())
-            else {
-                break;
-            };
+            let Some(word) = rest.get(plain) else { break };
+            if plain > 0 && self.stamped(word) && run.stamps.push(run.words as u16).is_ok() {
+                run.words += 1;
+                located = true;
+                continue;
+            }
             let (sensor, slot) = parse_tag(word[0])?;
             let mut stamp = None;
             match sensor {
@@ -82,6 +95,10 @@ impl Counter {
                     stamp = waiting.take().filter(|&(_, its)| its == slot).map(|(ticks, _)| ticks);
                 }
                 TAG_TIMESTAMP => {
+                    // Words are at most a FIFO's.
+                    if run.stamps.push(run.words as u16).is_err() {
+                        break;
+                    }
                     let ticks = u32::from_le_bytes([word[1], word[2], word[3], word[4]]);
                     if run.frames > 0 && self.slot == Some(slot) {
                         stamp = Some(ticks);
@@ -106,28 +123,41 @@ impl Counter {
             }
             located = true;
         }
-        Ok(run)
+        Ok(())
     }
 
-    /// Counts the words at the start of `bytes` that are the accelerations which come next.
-    fn plain(&mut self, bytes: &[u8]) -> usize {
+    /// Counts the words at the start of these that are the accelerations which come next.
+    fn plain(&mut self, all: &[Word]) -> usize {
         let Some(last) = self.slot else { return 0 };
-        let tag = |ahead: u8| XL_TAGS[usize::from((last + ahead) & 3)];
-        let next = [tag(1), tag(2), tag(3), tag(4)];
-        // The slot counter goes round in four: so do the tags.
-        let (fours, _) = bytes.as_chunks::<{ 4 * WORD_LEN }>();
-        let found = |four: &&[u8; 4 * WORD_LEN]| {
-            four[0] == next[0]
-                && four[WORD_LEN] == next[1]
-                && four[2 * WORD_LEN] == next[2]
-                && four[3 * WORD_LEN] == next[3]
-        };
-        let mut words = 4 * fours.iter().take_while(found).count();
-        let rest = bytes.get(words * WORD_LEN..).unwrap_or_default();
-        words += rest.chunks_exact(WORD_LEN).zip(next).take_while(|(word, tag)| word[0] == *tag).count();
+        let next = XL_TAGS.rotate_right(8 * (u32::from(last) + 1));
+        let (fours, _) = all.as_chunks::<4>();
+        let same = |four: &&[Word; 4]| u32::from_le_bytes(four.map(|word| word[0])) == next;
+        let mut words = 4 * fours.iter().take_while(same).count();
+        for (word, tag) in all.get(words..).unwrap_or_default().iter().zip(next.to_le_bytes()) {
+            if word[0] != tag {
+                break;
+            }
+            words += 1;
+        }
         self.slot = Some((words.to_le_bytes()[0] & 3).wrapping_add(last) & 3);
         self.next += words as u64;
         words
+    }
+
+    /// Whether this is the last frame's timestamp, and tells that nothing was lost since the anchor; as nearly always. Then
+    /// that frame is the next anchor.
+    fn stamped(&mut self, word: &Word) -> bool {
+        let (Some((ticks, index)), Some(group), Some(slot)) = (self.anchor, self.group, self.slot) else {
+            return false;
+        };
+        let next = ticks.wrapping_add(group);
+        let expected = index + FRAMES_PER_STAMP + 1 == self.next
+            && word[0] == tag(TAG_TIMESTAMP, slot)
+            && [word[1], word[2], word[3], word[4]] == next.to_le_bytes();
+        if expected {
+            self.anchor = Some((next, self.next - 1));
+        }
+        expected
     }
 
     /// Frames lost since the anchor, by the chip's own clock, when the frame stamped `ticks` is number `counted` by
@@ -147,51 +177,76 @@ impl Counter {
     }
 }
 
-/// Puts the frames among `bytes` into as many places as there are. Returns the words used, and the samples'
-/// [`magnitude`]s put together.
-pub(super) fn unpack(bytes: &[u8], [mut xs, mut ys, mut zs]: [&mut [i16]; 3]) -> (usize, u32) {
-    let (mut words, mut bits) = (0, 0);
-    loop {
-        let rest = bytes.get(words * WORD_LEN..).unwrap_or_default();
-        // Four frames at a time, between one timestamp and the next: few checks, and fixed distances.
-        let (fours, _) = rest.as_chunks::<{ 4 * WORD_LEN }>();
-        let ((x, _), (y, _), (z, _)) =
-            (xs.as_chunks_mut::<4>(), ys.as_chunks_mut::<4>(), zs.as_chunks_mut::<4>());
-        let mut taken = 0;
-        for (((four, x), y), z) in fours.iter().zip(x).zip(y).zip(z) {
-            let (frames, _) = four.as_chunks::<WORD_LEN>();
-            if frames.iter().any(|word| word[0] >> 3 != TAG_XL) {
-                break;
+impl Run {
+    pub(super) const fn new() -> Self {
+        Self { words: 0, frames: 0, lost: 0, stamps: Vec::new(), unpacked: 0, stamps_passed: 0 }
+    }
+
+    pub(super) fn clear(&mut self) {
+        (self.words, self.frames, self.lost, self.unpacked, self.stamps_passed) = (0, 0, 0, 0, 0);
+        self.stamps.clear();
+    }
+
+    /// Puts the next frames of the run, whose words are given, into as many places as there are. Returns the samples'
+    /// [`magnitude`](crate::sensor::magnitude)s put together, of which those in the inner half of the range are told as 0.
+    pub(super) fn unpack(&mut self, words: &[Word], [mut xs, mut ys, mut zs]: [&mut [i16]; 3]) -> u32 {
+        let mut unlike = 0;
+        loop {
+            let stamp = self.stamps.get(self.stamps_passed).map(|&at| usize::from(at));
+            let frames = (stamp.unwrap_or(self.words) - self.unpacked).min(xs.len());
+            let (x, y, z);
+            ((x, xs), (y, ys), (z, zs)) =
+                (xs.split_at_mut(frames), ys.split_at_mut(frames), zs.split_at_mut(frames));
+            unlike |= planar(words.get(self.unpacked..).unwrap_or_default(), [x, y, z]);
+            self.unpacked += frames;
+            self.frames -= frames;
+            if stamp != Some(self.unpacked) {
+                // The highest two bits of a sample differ: it is in the outer half of the range.
+                return if unlike & 0x8000_8000 == 0 { 0 } else { 0x7FFF };
             }
-            for (((word, x), y), z) in frames.iter().zip(x).zip(y).zip(z) {
-                bits |= put(word, [x, y, z]);
-            }
-            taken += 4;
+            self.unpacked += 1;
+            self.stamps_passed += 1;
         }
-        words += taken;
-        (xs, ys, zs) = (&mut xs[taken..], &mut ys[taken..], &mut zs[taken..]);
-        let Some(word) = bytes.get(words * WORD_LEN..).and_then(|rest| rest.first_chunk::<WORD_LEN>()) else {
-            return (words, bits);
-        };
-        if word[0] >> 3 == TAG_XL {
-            let (Some((x, x_rest)), Some((y, y_rest)), Some((z, z_rest))) =
-                (xs.split_first_mut(), ys.split_first_mut(), zs.split_first_mut())
-            else {
-                return (words, bits);
-            };
-            bits |= put(word, [x, y, z]);
-            (xs, ys, zs) = (x_rest, y_rest, z_rest);
-        }
-        words += 1;
     }
 }
 
-/// Puts one frame; returns its samples' [`magnitude`]s put together.
-fn put(word: &[u8; WORD_LEN], [x, y, z]: [&mut i16; 3]) -> u32 {
-    *x = i16::from_le_bytes([word[1], word[2]]);
-    *y = i16::from_le_bytes([word[3], word[4]]);
-    *z = i16::from_le_bytes([word[5], word[6]]);
-    magnitude((*x).into()) | magnitude((*y).into()) | magnitude((*z).into())
+/// Puts as many frames as there are places. The result has bit 15 or 31 set when the highest two bits of any sample differ.
+#[inline(never)]
+fn planar(words: &[Word], [xs, ys, zs]: [&mut [i16]; 3]) -> u32 {
+    let frames = xs.len();
+    let (Some(words), Some(ys), Some(zs)) = (words.get(..frames), ys.get_mut(..frames), zs.get_mut(..frames))
+    else {
+        return 0;
+    };
+    // Both samples of a pair at once: they cost as much as one.
+    let unlike = |pair: u32| pair ^ pair << 1;
+    let mut found = 0;
+    let ((fours, words), (x4, xs)) = (words.as_chunks::<4>(), xs.as_chunks_mut::<4>());
+    let ((y4, ys), (z4, zs)) = (ys.as_chunks_mut::<4>(), zs.as_chunks_mut::<4>());
+    for (((four, x), y), z) in fours.iter().zip(x4).zip(y4).zip(z4) {
+        for at in [0, 2] {
+            let (xy, first) = put(&four[at], &mut x[at], &mut y[at], &mut z[at]);
+            found |= unlike(xy);
+            let (xy, second) = put(&four[at + 1], &mut x[at + 1], &mut y[at + 1], &mut z[at + 1]);
+            found |= unlike(xy) | unlike(first | second << 16);
+        }
+        // Or else the compiler puts all this off and keeps more pairs until then than there are registers.
+        found = core::hint::black_box(found);
+    }
+    for (((word, x), y), z) in words.iter().zip(xs).zip(ys).zip(zs) {
+        let (xy, third) = put(word, x, y, z);
+        found |= unlike(xy) | unlike(third);
+    }
+    found
+}
+
+/// Puts a frame; returns its first two samples as a pair, and the third.
+fn put(word: &Word, x: &mut i16, y: &mut i16, z: &mut i16) -> (u32, u32) {
+    let [_, samples @ ..] = word;
+    let (Some(xy), Some(third)) = (samples.first_chunk(), samples.last_chunk()) else { return (0, 0) };
+    let (xy, third) = (u32::from_le_bytes(*xy), u16::from_le_bytes(*third));
+    (*x, *y, *z) = (xy as i16, (xy >> 16) as i16, third.cast_signed());
+    (xy, third.into())
 }
 
 fn parse_tag(tag: u8) -> Result<(u8, u8), FifoError> {
@@ -207,8 +262,8 @@ mod tests {
     use std::vec::Vec;
 
     /// Words of the frames with these indices, a timestamp after (or before) each index divisible by 32.
-    fn words(indices: impl Iterator<Item = u64>, ticks_per_32: u64, stamp_first: bool) -> Vec<u8> {
-        let mut bytes = Vec::new();
+    fn words(indices: impl Iterator<Item = u64>, ticks_per_32: u64, stamp_first: bool) -> Vec<Word> {
+        let mut words = Vec::new();
         for index in indices {
             let slot = (index & 3) as u8;
             let mut frame = [0u8; 7];
@@ -218,12 +273,18 @@ mod tests {
             stamp[0] = tag(TAG_TIMESTAMP, slot);
             stamp[1..5].copy_from_slice(&((index * ticks_per_32 / 32) as u32).to_le_bytes());
             match (index % 32 == 0, stamp_first) {
-                (false, _) => bytes.extend(frame),
-                (true, false) => bytes.extend(frame.into_iter().chain(stamp)),
-                (true, true) => bytes.extend(stamp.into_iter().chain(frame)),
+                (false, _) => words.push(frame),
+                (true, false) => words.extend([frame, stamp]),
+                (true, true) => words.extend([stamp, frame]),
             }
         }
-        bytes
+        words
+    }
+
+    fn run(counter: &mut Counter, words: &[Word]) -> Run {
+        let mut run = Run::new();
+        counter.run(words, &mut run).unwrap();
+        run
     }
 
     #[test]
@@ -231,9 +292,9 @@ mod tests {
         for (ticks, stamp_first) in [(96, false), (96, true), (48, false), (48, true)] {
             for lost in [1u64, 2, 4, 37, 512, 100_000] {
                 let mut counter = Counter::new();
-                let before = counter.run(&words(0..100, ticks, stamp_first)).unwrap();
+                let before = run(&mut counter, &words(0..100, ticks, stamp_first));
                 assert_eq!((before.frames, before.lost), (100, 0));
-                let after = counter.run(&words(100 + lost..200 + lost, ticks, stamp_first)).unwrap();
+                let after = run(&mut counter, &words(100 + lost..200 + lost, ticks, stamp_first));
                 assert_eq!((after.frames, after.lost), (100, lost), "{ticks} ticks, {stamp_first}");
                 assert_eq!(counter.next, 200 + lost);
             }
@@ -243,27 +304,57 @@ mod tests {
     #[test]
     fn a_hole_within_a_batch_splits_it() {
         let mut counter = Counter::new();
-        counter.run(&words(0..100, 96, false)).unwrap();
-        let bytes = words((100..150).chain(161..300), 96, false);
-        let first = counter.run(&bytes).unwrap();
+        run(&mut counter, &words(0..100, 96, false));
+        let found = words((100..150).chain(161..300), 96, false);
+        let first = run(&mut counter, &found);
         assert_eq!((first.frames, first.lost), (50, 0));
-        let second = counter.run(&bytes[first.words * WORD_LEN..]).unwrap();
+        let second = run(&mut counter, &found[first.words..]);
         assert_eq!((second.frames, second.lost), (139, 11));
     }
 
     #[test]
     fn a_hole_that_the_slot_counter_cannot_show_is_found_in_the_next_batch() {
         let mut counter = Counter::new();
-        counter.run(&words(0..100, 96, false)).unwrap();
-        assert_eq!(counter.run(&words((100..200).chain(208..300), 96, false)).unwrap().lost, 0);
-        assert_eq!(counter.run(&words(300..400, 96, false)).unwrap().lost, 8);
+        run(&mut counter, &words(0..100, 96, false));
+        assert_eq!(run(&mut counter, &words((100..200).chain(208..300), 96, false)).lost, 0);
+        assert_eq!(run(&mut counter, &words(300..400, 96, false)).lost, 8);
         assert_eq!(counter.next, 400);
     }
 
     #[test]
+    fn frames_come_out_as_they_went_in_however_the_places_are_cut_and_only_loud_ones_are_told() {
+        for (stamp_first, loud) in [(false, None), (true, None), (false, Some(77)), (true, Some(130))] {
+            let mut found = words(5..205, 96, stamp_first);
+            let frames: Vec<[i16; 3]> = (0..200).map(|n| [n * 81 - 8_000, 3 - n, -n * 80]).collect();
+            for (word, frame) in found.iter_mut().filter(|word| word[0] >> 3 == TAG_XL).zip(&frames) {
+                for (pair, sample) in word[1..].chunks_exact_mut(2).zip(frame) {
+                    pair.copy_from_slice(&sample.to_le_bytes());
+                }
+            }
+            let mut expected = frames;
+            if let Some(loud) = loud {
+                expected[loud][loud % 3] = i16::MIN;
+                let word = found.iter_mut().filter(|word| word[0] >> 3 == TAG_XL).nth(loud).unwrap();
+                word[2 + 2 * (loud % 3)] = 0x80;
+                word[1 + 2 * (loud % 3)] = 0;
+            }
+            let mut run = run(&mut Counter::new(), &found);
+            assert_eq!(run.frames, 200);
+            let (mut out, mut bits) = (Vec::new(), 0);
+            for count in [1, 2, 30, 31, 40, 96] {
+                let [mut xs, mut ys, mut zs] = [[0; 96]; 3];
+                bits |= run.unpack(&found, [&mut xs[..count], &mut ys[..count], &mut zs[..count]]);
+                out.extend((0..count).map(|at| [xs[at], ys[at], zs[at]]));
+            }
+            assert_eq!((out, run.frames), (expected, 0));
+            assert_eq!(bits, if loud.is_some() { 0x7FFF } else { 0 }, "{stamp_first} {loud:?}");
+        }
+    }
+
+    #[test]
     fn a_wrong_parity_bit_is_noticed() {
-        let mut bytes = words(0..3, 96, false);
-        bytes[7] ^= 1;
-        assert_eq!(Counter::new().run(&bytes), Err(FifoError::Tag));
+        let mut found = words(0..3, 96, false);
+        found[1][0] ^= 1;
+        assert_eq!(Counter::new().run(&found, &mut Run::new()), Err(FifoError::Tag));
     }
 }

@@ -11,7 +11,7 @@ use crate::clock::{TICK_HZ, Timebase};
 use embassy_time::{Duration, with_timeout};
 use embedded_hal_async::digital::Wait;
 use embedded_hal_async::spi::{Operation, SpiDevice};
-use fifo::{Counter, FifoError, Run};
+use fifo::{Counter, FifoError, Run, Word};
 use registers as reg;
 
 /// Nominal sample rate, mHz: 80 kHz / 3.
@@ -124,8 +124,8 @@ pub struct Iis3dwb<S, P, T> {
     config: Config,
     freq_fine: i8,
     counter: Counter,
-    buffer: [u8; reg::FIFO_WORDS * reg::WORD_LEN],
-    /// Bytes of `buffer` that are filled, and those handed out already.
+    buffer: [Word; reg::FIFO_WORDS],
+    /// Words of `buffer` that are filled, and those handed out already.
     filled: usize,
     at: usize,
     /// What of the last run was not handed out yet.
@@ -146,10 +146,10 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Iis3dwb<S, P, T> {
             config,
             freq_fine: 0,
             counter: Counter::new(),
-            buffer: [0; reg::FIFO_WORDS * reg::WORD_LEN],
+            buffer: [[0; reg::WORD_LEN]; reg::FIFO_WORDS],
             filled: 0,
             at: 0,
-            run: Run { words: 0, frames: 0, lost: 0 },
+            run: Run::new(),
             newest_tick: 0,
             overrun: false,
             expected: false,
@@ -231,10 +231,10 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Iis3dwb<S, P, T> {
         }
         self.expected = false;
         let address = [reg::FIFO_DATA_OUT_TAG | reg::READ];
-        let out = &mut self.buffer[..words * reg::WORD_LEN];
+        let out = self.buffer[..words].as_flattened_mut();
         let mut operations = [Operation::Write(&address), Operation::Read(out)];
         self.spi.transaction(&mut operations).await.map_err(Error::Bus)?;
-        self.filled = words * reg::WORD_LEN;
+        self.filled = words;
         Ok(())
     }
 }
@@ -261,7 +261,8 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
         self.reset().await?;
         self.freq_fine = self.read_one(reg::INTERNAL_FREQ_FINE).await?.cast_signed();
         self.counter = Counter::new();
-        (self.at, self.filled, self.run, self.overrun) = (0, 0, Run::default(), false);
+        self.run.clear();
+        (self.at, self.filled, self.overrun) = (0, 0, false);
 
         let [low, high] = self.config.watermark.clamp(64, 511).to_le_bytes();
         self.write(reg::FIFO_CTRL4, reg::FIFO_BYPASS).await?;
@@ -289,20 +290,18 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
     }
 
     async fn fetch(&mut self) -> Result<Batch, Self::Error> {
-        self.at += self.run.words * reg::WORD_LEN;
-        self.run = Run::default();
+        self.at += self.run.words;
+        self.run.clear();
         if self.at >= self.filled {
             self.fill().await?;
         }
         let rest = self.buffer.get(self.at..self.filled).unwrap_or_default();
-        self.run = match self.counter.run(rest) {
-            Ok(run) => run,
-            Err(FifoError::Tag) => {
-                self.filled = 0;
-                return Err(Error::Garbled);
-            }
-        };
-        let whole = self.run.words * reg::WORD_LEN == rest.len();
+        if let Err(FifoError::Tag) = self.counter.run(rest, &mut self.run) {
+            self.run.clear();
+            self.filled = 0;
+            return Err(Error::Garbled);
+        }
+        let whole = self.run.words == rest.len();
         Ok(Batch {
             frames: self.run.frames,
             lost: self.run.lost,
@@ -315,13 +314,9 @@ impl<S: SpiDevice, P: Wait, T: Timebase> Sensor for Iis3dwb<S, P, T> {
 
     fn drain_into(&mut self, planar: &mut Planar<'_, i16>) -> usize {
         let frames = self.run.frames.min(planar.room());
-        let end = self.at + self.run.words * reg::WORD_LEN;
         let Some(places) = planar.three(frames) else { return 0 };
-        let (words, bits) = fifo::unpack(self.buffer.get(self.at..end).unwrap_or_default(), places);
+        let bits = self.run.unpack(self.buffer.get(self.at..self.filled).unwrap_or_default(), places);
         planar.note(bits);
-        self.at += words * reg::WORD_LEN;
-        self.run.words -= words;
-        self.run.frames -= frames;
         frames
     }
 
