@@ -78,6 +78,14 @@ impl Kafka {
     /// # Errors
     /// When it does not come up.
     pub fn start() -> Result<Self> {
+        Self::start_with("")
+    }
+
+    /// [`Kafka::start`] with further lines of `server.properties`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_with(properties: &str) -> Result<Self> {
         let folder = process::folder("kafka")?;
         let (port, controller) = (tools::free_port()?, tools::free_port()?);
         let path = folder.path().display();
@@ -90,7 +98,7 @@ impl Kafka {
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              log.dirs={path}/data\nnum.partitions=3\noffsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n"
+             group.initial.rebalance.delay.ms=0\n{properties}"
         );
         std::fs::write(folder.path().join("server.properties"), properties)?;
         // Any 16 bytes in base64 are a cluster id.
@@ -122,6 +130,12 @@ impl Kafka {
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its folder: properties, data and log.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Ends it as a power cut would.
