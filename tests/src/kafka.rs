@@ -215,7 +215,13 @@ impl Kafka {
     /// # Errors
     /// When no consumer can be made.
     pub fn reader(&self, topic: &str) -> Result<Reader> {
-        Ok(Reader { consumer: self.consumer()?, topic: topic.into(), next: Vec::new(), records: Vec::new() })
+        Ok(Reader {
+            consumer: self.consumer()?,
+            watcher: self.consumer()?,
+            topic: topic.into(),
+            next: Vec::new(),
+            records: Vec::new(),
+        })
     }
 }
 
@@ -252,6 +258,8 @@ fn java(folder: &TempDir) -> Result<Command> {
 /// Reads one topic from its start, further at each [`Reader::catch_up`].
 pub struct Reader {
     consumer: BaseConsumer,
+    /// Asks for the ends: behind a consumer's own fetch, which waits for records, each question takes half a second.
+    watcher: BaseConsumer,
     topic: String,
     /// Next offset wanted of each partition.
     next: Vec<i64>,
@@ -306,12 +314,12 @@ impl Reader {
     fn ends(&self) -> Result<Vec<i64>> {
         let partitions = (0i32..).take(self.next.len());
         partitions
-            .map(|partition| Ok(self.consumer.fetch_watermarks(&self.topic, partition, TIMEOUT)?.1))
+            .map(|partition| Ok(self.watcher.fetch_watermarks(&self.topic, partition, TIMEOUT)?.1))
             .collect()
     }
 
     fn assign(&mut self) -> Result<bool> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
+        let metadata = self.watcher.fetch_metadata(Some(&self.topic), TIMEOUT)?;
         let partitions = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         let Some(partitions) =
             partitions.filter(|topic| topic.error().is_none()).map(|topic| topic.partitions().len())

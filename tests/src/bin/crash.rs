@@ -2,9 +2,18 @@
 
 use anyhow::{Context, Result, bail};
 use spindle_tests::crash;
+use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    for cause in error.chain() {
+        eprintln!("{cause}");
+    }
+    ExitCode::FAILURE
+}
+
+fn run() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [verb, spec] = args.as_slice()
         && verb == "board"

@@ -31,7 +31,7 @@ pub struct Summary {
     rounds: u64,
     elapsed: Duration,
     killed: BTreeMap<&'static str, u64>,
-    acknowledged: u64,
+    acknowledged: (u64, u64),
     blocks: u64,
     duplicates: u64,
     outputs: (u64, u64),
@@ -86,15 +86,15 @@ impl fmt::Display for Summary {
         for (victim, count) in &self.killed {
             row(&format!("kill -9 of {victim}"), *count)?;
         }
-        row("acknowledged blocks", self.acknowledged)?;
+        row("acknowledged blocks", self.acknowledged.0)?;
         row("different blocks in Kafka", self.blocks)?;
         row("recognisable duplicates of blocks", self.duplicates)?;
         row("features, rollups and alerts", self.outputs.0)?;
         row("recognisable duplicates of those", self.outputs.1)?;
-        row("acknowledged blocks lost", 0)?;
+        row("acknowledged blocks lost", self.acknowledged.0 - self.acknowledged.1)?;
         writeln!(
             f,
-            "{} rounds of seed {} passed, 0 failed in {:.0} s",
+            "{} rounds of seed {} passed in {:.0} s",
             self.rounds,
             self.seed,
             self.elapsed.as_secs_f64()

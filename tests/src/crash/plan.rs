@@ -164,11 +164,12 @@ impl Plan {
 
 fn victim(random: &mut Random, load: Load, boards: usize) -> Victim {
     match random.below(100) {
-        0..40 => Victim::Agent,
-        40..50 => Victim::Broker(Memory::Fresh),
-        50..55 => Victim::Broker(Memory::Stale),
-        55..68 => Victim::Broker(Memory::Nothing),
-        68..82 => Victim::Kafka,
+        0..42 => Victim::Agent,
+        42..52 => Victim::Broker(Memory::Fresh),
+        52..59 => Victim::Broker(Memory::Stale),
+        59..70 => Victim::Broker(Memory::Nothing),
+        // Takes several times as long as the others to come back.
+        70..79 => Victim::Kafka,
         _ if load == Load::None => Victim::Agent,
         _ => Victim::Board(usize::try_from(random.below(boards as u64)).unwrap_or(0)),
     }
