@@ -86,19 +86,34 @@ impl Kafka {
     /// # Errors
     /// When it does not come up.
     pub fn start_with(properties: &str) -> Result<Self> {
+        Self::start_on(properties, None)
+    }
+
+    /// [`Kafka::start`] with a second listener on port `inner`, which clients reach by way of port `outer`: a proxy's.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_behind(inner: u16, outer: u16) -> Result<Self> {
+        Self::start_on("", Some((inner, outer)))
+    }
+
+    fn start_on(more: &str, link: Option<(u16, u16)>) -> Result<Self> {
+        let (inner, outer) = link.map_or_else(Default::default, |(inner, outer)| {
+            (format!(",LINK://127.0.0.1:{inner}"), format!(",LINK://127.0.0.1:{outer}"))
+        });
         let folder = process::folder("kafka")?;
         let (port, controller) = (tools::free_port()?, tools::free_port()?);
         let path = folder.path().display();
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{inner}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{outer}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LINK:PLAINTEXT\n\
              log.dirs={path}/data\nnum.partitions=3\noffsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n{properties}"
+             group.initial.rebalance.delay.ms=0\n{more}"
         );
         std::fs::write(folder.path().join("server.properties"), properties)?;
         // Any 16 bytes in base64 are a cluster id.

@@ -71,7 +71,16 @@ impl Mosquitto {
         self.process.kill();
     }
 
-    /// Starts it with other settings on the same port and folder, after [`Mosquitto::kill`].
+    /// Ends it in order (SIGTERM).
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.terminate(wait::PATIENCE).map(drop)
+    }
+
+    /// Starts it with other settings on the same port and folder, after [`Mosquitto::kill`] or
+    /// [`Mosquitto::stop`].
     ///
     /// # Errors
     /// When it does not come up again.

@@ -1,6 +1,7 @@
 //! A board as a process of its own, so that it can be killed: the firmware's core and chip models behind the witness.
 
-use super::ledger::{Counts, Entry, Ledger, LedgerReader, Promise};
+use super::account::Account;
+use super::ledger::{Counts, Entry, Ledger};
 use super::plan::SensorSpec;
 use super::witness;
 use crate::process::Process;
@@ -79,15 +80,9 @@ fn sensor(spec: &SensorSpec) -> VirtualSensor {
 #[derive(Debug)]
 pub struct BoardProcess {
     process: Process,
-    spec: Spec,
-    reader: LedgerReader,
     is_killed: bool,
-    /// What it was promised.
-    pub promises: Vec<Promise>,
-    /// By sensor: samples that the gateway may have heard of.
-    pub told: Vec<u64>,
-    /// Its own counts, once it has ended in order.
-    pub counts: Option<Counts>,
+    /// What its ledger says so far.
+    pub account: Account,
 }
 
 impl BoardProcess {
@@ -99,26 +94,7 @@ impl BoardProcess {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("board").arg(serde_json::to_string(&spec)?);
         let process = Process::spawn("board", &mut command, &spec.ledger.with_extension("log"))?;
-        let (reader, told) = (LedgerReader::new(&spec.ledger), vec![0; spec.sensors.len()]);
-        Ok(Self { process, spec, reader, is_killed: false, promises: Vec::new(), told, counts: None })
-    }
-
-    /// What it was told.
-    #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.spec
-    }
-
-    /// `site/machine/sensor` of a sensor.
-    #[must_use]
-    pub fn key(&self, stream: usize) -> String {
-        format!("{PLACE}/{}", self.spec.sensors[stream].name)
-    }
-
-    /// The record's `ce_id` of a promised block.
-    #[must_use]
-    pub fn id(&self, promise: &Promise) -> String {
-        format!("{}/{:016x}/{}/{}", self.spec.node, self.spec.boot, promise.stream, promise.seq)
+        Ok(Self { process, is_killed: false, account: Account::new(spec) })
     }
 
     /// Ends it as a power cut would.
@@ -133,42 +109,24 @@ impl BoardProcess {
         !self.is_killed
     }
 
-    /// Asks it to end in order.
-    ///
-    /// # Errors
-    /// When the sign cannot be given.
-    pub fn ask_to_end(&self) -> Result<()> {
-        Ok(std::fs::write(&self.spec.stop, "")?)
-    }
-
-    /// Reads what is new in its ledger and gives the number of blocks that it was promised.
-    ///
-    /// # Errors
-    /// When the ledger is not as it should be, or the board sent two blocks of one number.
-    pub fn look(&mut self) -> Result<usize> {
-        for entry in self.reader.news()? {
-            match entry {
-                Entry::Acknowledged(promise) => self.promises.push(promise),
-                Entry::Told { stream, taken } => {
-                    *self.told.get_mut(usize::from(stream)).context("an unknown sensor in a ledger")? = taken;
-                }
-                Entry::Forked { seq } => anyhow::bail!("{} sent two blocks of number {seq}", self.spec.node),
-                Entry::Ended(counts) => self.counts = Some(counts),
-            }
-        }
-        Ok(self.promises.len())
-    }
-
     /// Waits for `more` acknowledged blocks beyond `before`.
     ///
     /// # Errors
     /// When they do not come.
     pub fn wait_promises(&mut self, before: usize, more: usize) -> Result<()> {
-        let what = format!("{more} more acknowledged blocks of {} after {before}", self.spec.node);
+        let what = format!("{more} more acknowledged blocks of {} after {before}", self.account.spec.node);
         wait::until(&what, wait::PATIENCE, || {
             self.process.ensure_running()?;
-            Ok((self.look()? >= before + more).then_some(()))
+            Ok((self.account.look()? >= before + more).then_some(()))
         })
+    }
+
+    /// Asks it to end in order.
+    ///
+    /// # Errors
+    /// When the sign cannot be given.
+    pub fn ask_to_end(&self) -> Result<()> {
+        Ok(std::fs::write(&self.account.spec.stop, "")?)
     }
 
     /// Waits for its end in order, which it was asked for: everything that it had is acknowledged then.
@@ -177,9 +135,10 @@ impl BoardProcess {
     /// When it does not end, or not complete.
     pub fn finish(&mut self) -> Result<()> {
         let status = self.process.wait(DRAIN + wait::PATIENCE)?;
-        self.look()?;
-        let complete = self.counts.as_ref().is_some_and(|counts| counts.is_complete);
-        ensure!(status.success() && complete, "{} was not drained: {}", self.spec.node, self.process.log());
+        self.account.look()?;
+        let complete = self.account.counts.as_ref().is_some_and(|counts| counts.is_complete);
+        let node = &self.account.spec.node;
+        ensure!(status.success() && complete, "{node} was not drained: {}", self.process.log());
         Ok(())
     }
 }

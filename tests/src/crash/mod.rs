@@ -1,6 +1,7 @@
 //! `tests/crash`: kill -9 of the gateway, its broker, Kafka or a board at random moments, again and again, in one world that lives
 //! on. After each round everything that was acknowledged must be in Kafka, and the books must say so.
 
+pub mod account;
 pub mod board;
 pub mod ledger;
 pub mod oracle;

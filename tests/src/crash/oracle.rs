@@ -1,6 +1,6 @@
 //! What must be true after each round, and a memory of what Kafka held, so that each record is read once.
 
-use super::board::BoardProcess;
+use super::account::Account;
 use super::hash;
 use crate::agent::Agent;
 use crate::kafka::{Kafka, KafkaRecord, Reader};
@@ -8,6 +8,7 @@ use crate::wait;
 use anyhow::{Context, Result, bail, ensure};
 use spindle_common::wire::{self, Message};
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 /// What a sensor's books may say, over all boots so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +19,7 @@ struct Bounds {
 
 /// The memory.
 pub struct Oracle {
+    patience: Duration,
     raw: Reader,
     outputs: Vec<Reader>,
     dead_letters: Reader,
@@ -38,13 +40,14 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Of the topics of this prefix.
+    /// Of the topics of this prefix; what does not come within `patience` is lost.
     ///
     /// # Errors
     /// When Kafka gives no consumers.
-    pub fn new(kafka: &Kafka, prefix: &str) -> Result<Self> {
+    pub fn new(kafka: &Kafka, prefix: &str, patience: Duration) -> Result<Self> {
         let reader = |topic: &str| kafka.reader(&format!("{prefix}.{topic}.v1"));
         Ok(Self {
+            patience,
             raw: reader("raw")?,
             outputs: vec![reader("features")?, reader("alerts")?],
             dead_letters: reader("dlq")?,
@@ -63,12 +66,9 @@ impl Oracle {
     ///
     /// # Errors
     /// What is not as it was promised.
-    pub fn judge(&mut self, agent: &Agent, boards: &mut [BoardProcess]) -> Result<()> {
-        for board in &mut *boards {
-            board.look()?;
-        }
+    pub fn judge(&mut self, agent: &Agent, boards: &[&Account]) -> Result<()> {
         self.wait_promised(boards)?;
-        for board in boards.iter() {
+        for board in boards {
             self.widen(board);
         }
         self.wait_balanced(agent)?;
@@ -81,14 +81,14 @@ impl Oracle {
     }
 
     /// Every acknowledged block is in Kafka with the bytes that the board sent.
-    fn wait_promised(&mut self, boards: &[BoardProcess]) -> Result<()> {
+    fn wait_promised(&mut self, boards: &[&Account]) -> Result<()> {
         let promises = boards
             .iter()
             .flat_map(|board| board.promises.iter().map(move |promise| (board.id(promise), promise.hash)));
         let mut open: Vec<(String, u64)> = promises.collect();
         let promised = open.len() as u64;
         self.acknowledged.0 += promised;
-        let found = wait::until("all acknowledged blocks in Kafka", wait::PATIENCE, || {
+        let found = wait::until("all acknowledged blocks in Kafka", self.patience, || {
             self.read_raw()?;
             for (id, promised) in &open {
                 if let Some(found) = self.blocks.get(id) {
@@ -132,8 +132,8 @@ impl Oracle {
 
     /// What the books may say of this boot: exactly the board's own counts, or, of one that was killed, something between what
     /// was acknowledged and what it had sent.
-    fn widen(&mut self, board: &BoardProcess) {
-        for stream in 0..board.spec().sensors.len() {
+    fn widen(&mut self, board: &Account) {
+        for stream in 0..board.spec.sensors.len() {
             let bounds = self.bounds.entry(board.key(stream)).or_default();
             let (taken, lost) = match &board.counts {
                 Some(counts) => {
@@ -155,7 +155,7 @@ impl Oracle {
     /// The books come to rest, balance, agree with the boards' own counts and with what is in Kafka.
     fn wait_balanced(&mut self, agent: &Agent) -> Result<()> {
         let mut wrong = None;
-        let settled = wait::until("books that balance", wait::PATIENCE, || {
+        let settled = wait::until("books that balance", self.patience, || {
             self.read_raw()?;
             let books = agent.books()?;
             wrong = self.wrong_in(&books);

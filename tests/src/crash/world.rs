@@ -6,8 +6,8 @@ use super::plan::{Load, Memory, Plan, Random, Victim};
 use crate::agent::Agent;
 use crate::kafka::Kafka;
 use crate::mosquitto::Mosquitto;
-use crate::{process, tools};
-use anyhow::{Context, Result, ensure};
+use crate::{process, tools, wait};
+use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl World {
             broker.address(),
             kafka.address()
         ))?;
-        let oracle = Oracle::new(&kafka, PREFIX)?;
+        let oracle = Oracle::new(&kafka, PREFIX, wait::PATIENCE)?;
         let folder = process::folder("crash")?;
         Ok(Self { seed, agent, broker, kafka, folder, oracle, boards: Vec::new(), started: 0 })
     }
@@ -118,14 +118,18 @@ impl World {
             self.start_board(plan, 0)?;
         }
         self.settle()?;
-        self.oracle.judge(&self.agent, &mut self.boards).context("the round's reckoning")?;
-        Ok(self.boards.iter().map(|board| board.promises.len()).sum())
+        for board in &mut self.boards {
+            board.account.look()?;
+        }
+        let accounts: Vec<_> = self.boards.iter().map(|board| &board.account).collect();
+        self.oracle.judge(&self.agent, &accounts)?;
+        Ok(accounts.iter().map(|account| account.promises.len()).sum())
     }
 
     /// New data gets through; then the boards end.
     fn settle(&mut self) -> Result<()> {
         let mut running: Vec<_> = self.boards.iter_mut().filter(|board| board.is_running()).collect();
-        let before: Vec<_> = running.iter_mut().map(|board| board.look()).collect::<Result<_>>()?;
+        let before: Vec<_> = running.iter_mut().map(|board| board.account.look()).collect::<Result<_>>()?;
         for (board, before) in running.iter_mut().zip(before) {
             board.wait_promises(before, ALIVE)?;
         }
