@@ -64,13 +64,34 @@ impl Agent {
     /// # Errors
     /// When it ends or says nothing.
     pub fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        self.wait_until_up()
+    }
+
+    /// Starts `spindle run` without waiting for it.
+    ///
+    /// # Errors
+    /// When it runs already or cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
         let mut command = Command::new(tools::spindle()?);
         command.arg("run").arg("--config").arg(self.config()).env("NO_COLOR", "1").env_remove("RUST_LOG");
-        let mut process = Process::spawn("spindle run", &mut command, &self.folder.path().join("log"))?;
-        process.wait_for_log(READY, Duration::from_secs(30))?;
-        self.process = Some(process);
+        self.process = Some(Process::spawn("spindle run", &mut command, &self.folder.path().join("log"))?);
         Ok(())
+    }
+
+    /// Waits until it says that it is up.
+    ///
+    /// # Errors
+    /// When it ends or says nothing.
+    pub fn wait_until_up(&mut self) -> Result<()> {
+        self.process()?.wait_for_log(READY, Duration::from_secs(30))
+    }
+
+    /// Its folder: configuration, data and log.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The running process.

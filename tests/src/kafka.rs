@@ -78,19 +78,42 @@ impl Kafka {
     /// # Errors
     /// When it does not come up.
     pub fn start() -> Result<Self> {
+        Self::start_with("")
+    }
+
+    /// [`Kafka::start`] with further lines of `server.properties`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_with(properties: &str) -> Result<Self> {
+        Self::start_on(properties, None)
+    }
+
+    /// [`Kafka::start`] with a second listener on port `inner`, which clients reach by way of port `outer`: a proxy's.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_behind(inner: u16, outer: u16) -> Result<Self> {
+        Self::start_on("", Some((inner, outer)))
+    }
+
+    fn start_on(more: &str, link: Option<(u16, u16)>) -> Result<Self> {
+        let (inner, outer) = link.map_or_else(Default::default, |(inner, outer)| {
+            (format!(",LINK://127.0.0.1:{inner}"), format!(",LINK://127.0.0.1:{outer}"))
+        });
         let folder = process::folder("kafka")?;
         let (port, controller) = (tools::free_port()?, tools::free_port()?);
         let path = folder.path().display();
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{inner}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{outer}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LINK:PLAINTEXT\n\
              log.dirs={path}/data\nnum.partitions=3\noffsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n"
+             group.initial.rebalance.delay.ms=0\n{more}"
         );
         std::fs::write(folder.path().join("server.properties"), properties)?;
         // Any 16 bytes in base64 are a cluster id.
@@ -122,6 +145,12 @@ impl Kafka {
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its folder: properties, data and log.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Ends it as a power cut would.
@@ -201,7 +230,13 @@ impl Kafka {
     /// # Errors
     /// When no consumer can be made.
     pub fn reader(&self, topic: &str) -> Result<Reader> {
-        Ok(Reader { consumer: self.consumer()?, topic: topic.into(), next: Vec::new(), records: Vec::new() })
+        Ok(Reader {
+            consumer: self.consumer()?,
+            watcher: self.consumer()?,
+            topic: topic.into(),
+            next: Vec::new(),
+            records: Vec::new(),
+        })
     }
 }
 
@@ -238,6 +273,8 @@ fn java(folder: &TempDir) -> Result<Command> {
 /// Reads one topic from its start, further at each [`Reader::catch_up`].
 pub struct Reader {
     consumer: BaseConsumer,
+    /// Asks for the ends: behind a consumer's own fetch, which waits for records, each question takes half a second.
+    watcher: BaseConsumer,
     topic: String,
     /// Next offset wanted of each partition.
     next: Vec<i64>,
@@ -292,12 +329,12 @@ impl Reader {
     fn ends(&self) -> Result<Vec<i64>> {
         let partitions = (0i32..).take(self.next.len());
         partitions
-            .map(|partition| Ok(self.consumer.fetch_watermarks(&self.topic, partition, TIMEOUT)?.1))
+            .map(|partition| Ok(self.watcher.fetch_watermarks(&self.topic, partition, TIMEOUT)?.1))
             .collect()
     }
 
     fn assign(&mut self) -> Result<bool> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), TIMEOUT)?;
+        let metadata = self.watcher.fetch_metadata(Some(&self.topic), TIMEOUT)?;
         let partitions = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         let Some(partitions) =
             partitions.filter(|topic| topic.error().is_none()).map(|topic| topic.partitions().len())

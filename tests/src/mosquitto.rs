@@ -24,12 +24,7 @@ impl Mosquitto {
     pub fn start(settings: &str) -> Result<Self> {
         let folder = process::folder("mosquitto")?;
         let port = tools::free_port()?;
-        let path = folder.path().display();
-        let config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n\
-             persistence_location {path}/\nset_tcp_nodelay true\nlog_dest stderr\n{settings}\n"
-        );
-        std::fs::write(folder.path().join("mosquitto.conf"), config)?;
+        write_config(&folder, port, settings)?;
         let process = Self::launch(&folder)?;
         let mut broker = Self { process, port, folder };
         broker.wait_until_up()?;
@@ -71,11 +66,62 @@ impl Mosquitto {
         self.wait_until_up()
     }
 
+    /// Kills it with -9.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it in order (SIGTERM).
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.terminate(wait::PATIENCE).map(drop)
+    }
+
+    /// Starts it with other settings on the same port and folder, after [`Mosquitto::kill`] or
+    /// [`Mosquitto::stop`].
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub fn start_again(&mut self, settings: &str) -> Result<()> {
+        write_config(&self.folder, self.port, settings)?;
+        self.process = Self::launch(&self.folder)?;
+        self.wait_until_up()
+    }
+
+    /// Removes what it keeps on disk.
+    ///
+    /// # Errors
+    /// When that cannot be removed.
+    pub fn forget(&self) -> Result<()> {
+        match std::fs::remove_file(self.folder.path().join("mosquitto.db")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its folder: configuration, sessions and log.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The process.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
     }
+}
+
+fn write_config(folder: &TempDir, port: u16, settings: &str) -> Result<()> {
+    let path = folder.path().display();
+    let persistence = if settings.contains("persistence ") { "" } else { "persistence true\n" };
+    let config = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n{persistence}persistence_location {path}/\n\
+         set_tcp_nodelay true\nlog_dest stderr\n{settings}\n"
+    );
+    Ok(std::fs::write(folder.path().join("mosquitto.conf"), config)?)
 }
 
 /// Publishes as a shell user would, with `mosquitto_pub` at QoS 1, and returns when the PUBACK is there.

@@ -86,9 +86,30 @@ impl Process {
     /// # Errors
     /// When it is still there after `patience`.
     pub fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
-        let signal = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.pid())).status()?;
-        ensure!(signal.success(), "{} was not there to be ended", self.name);
+        self.signal("TERM")?;
         self.wait(patience)
+    }
+
+    /// Halts it as it is (SIGSTOP): its connections stay open, and it does nothing.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        let signal = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.pid())).status()?;
+        ensure!(signal.success(), "{} was not there for SIG{name}", self.name);
+        Ok(())
     }
 
     /// Waits for its own end.

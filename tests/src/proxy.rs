@@ -34,6 +34,8 @@ struct State {
     /// Connections of an earlier epoch are closed.
     epoch: AtomicU64,
     connections: AtomicU64,
+    /// Connections up to this number carry nothing any more, and are not closed either.
+    half_open: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -52,6 +54,7 @@ impl Proxy {
             bytes_per_s: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            half_open: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
@@ -79,6 +82,11 @@ impl Proxy {
     /// Connections stay open, but nothing passes any more in either direction: a dead radio link.
     pub fn go_silent(&self) {
         self.state.mode.store(SILENT, Ordering::SeqCst);
+    }
+
+    /// The connections that are open now carry nothing any more and stay open, as when a router forgets them; new ones pass.
+    pub fn go_half_open(&self) {
+        self.state.half_open.store(self.connections(), Ordering::SeqCst);
     }
 
     /// Everything passes again; connections from before are closed.
@@ -135,17 +143,17 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
         let epoch = state.epoch.load(Ordering::SeqCst);
         let (Ok(client), PASS | SILENT) = (client, state.mode.load(Ordering::SeqCst)) else { continue };
         let Ok(server) = TcpStream::connect(state.target) else { continue };
-        state.connections.fetch_add(1, Ordering::SeqCst);
+        let number = state.connections.fetch_add(1, Ordering::SeqCst) + 1;
         for (from, to) in [(&client, &server), (&server, &client)] {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
             let shared = Arc::clone(state);
-            std::thread::spawn(move || pump(from, to, &shared, epoch));
+            std::thread::spawn(move || pump(from, to, &shared, (epoch, number)));
         }
     }
 }
 
 /// Carries bytes one way until either side or the epoch ends.
-fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, epoch: u64) {
+fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, (epoch, number): (u64, u64)) {
     let _ = from.set_read_timeout(Some(POLL));
     let _ = from.set_nodelay(true);
     let _ = to.set_nodelay(true);
@@ -156,7 +164,13 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, epoch: u64) {
             Ok(piece @ 1..) => piece.min(buffer.len()),
             _ => buffer.len(),
         };
+        let is_half_open = || number <= state.half_open.load(Ordering::SeqCst);
         let len = match from.read(&mut buffer[..piece]) {
+            // Nor does the other side learn that this one has given up.
+            Ok(0) if is_half_open() => {
+                std::thread::sleep(POLL);
+                continue;
+            }
             Ok(0) => break,
             Ok(len) => len,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
@@ -169,7 +183,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, epoch: u64) {
         if delay_ms > 0 {
             std::thread::sleep(Duration::from_millis(delay_ms));
         }
-        if state.mode.load(Ordering::SeqCst) == SILENT {
+        if state.mode.load(Ordering::SeqCst) == SILENT || is_half_open() {
             continue;
         }
         if state.epoch.load(Ordering::SeqCst) != epoch || to.write_all(&buffer[..len]).is_err() {
@@ -232,6 +246,18 @@ mod tests {
         assert!(echoes(&mut stream));
         // Four bytes, each way.
         assert!(started.elapsed() >= Duration::from_millis(80));
+    }
+
+    #[test]
+    fn a_half_open_link_stays_open_for_old_connections_and_carries_only_for_new_ones() {
+        let proxy = Proxy::start(echo_server()).unwrap();
+        let mut before = TcpStream::connect(proxy.address()).unwrap();
+        assert!(echoes(&mut before));
+        proxy.go_half_open();
+        assert!(!echoes(&mut before));
+        assert!(before.write_all(b"still open").is_ok());
+        assert!(echoes(&mut TcpStream::connect(proxy.address()).unwrap()));
+        assert!(!echoes(&mut before));
     }
 
     #[test]

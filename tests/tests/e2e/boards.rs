@@ -21,7 +21,7 @@ fn sensor(name: &str, seed: u32, encoding: Encoding) -> VirtualSensor {
 }
 
 /// Waits for a board's end and gives what each of its sensors produced.
-fn finish(board: Board) -> (String, u64, Vec<Vec<i32>>) {
+pub(crate) fn finish(board: Board) -> (String, u64, Vec<Vec<i32>>) {
     let (node, boot) = (board.node().to_owned(), board.boot().0);
     let taps: Vec<_> = (0..).map_while(|stream| board.tap(stream).cloned()).collect();
     let drained = wait_complete(board);

@@ -7,7 +7,9 @@
 mod alerts;
 mod boards;
 mod books;
+mod broker_faults;
 mod cli;
+mod crash;
 mod demo;
 mod emulated;
 mod flash;
