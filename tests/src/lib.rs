@@ -20,5 +20,6 @@ pub mod proxy;
 pub mod pty;
 pub mod qemu;
 pub mod raw;
+pub mod simulation;
 pub mod tools;
 pub mod wait;
