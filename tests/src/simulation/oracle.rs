@@ -42,11 +42,11 @@ pub(super) struct Boot {
     oldest: Seq,
     /// By stream: next sample in order; gaps; samples that came late into a gap.
     streams: [Journaled; 3],
-    last_seq: Option<Seq>,
 }
 
 #[derive(Debug, Default)]
 struct Journaled {
+    last_seq: Option<Seq>,
     next_sample: u64,
     gaps: Vec<(u64, u64)>,
     late: Vec<(u64, u64)>,
@@ -73,16 +73,8 @@ impl Oracle {
     pub(super) fn booted(&mut self, boot: u64, node: usize, first_seq: Seq) {
         let streams = <[Journaled; 3]>::default();
         let items = Vec::new();
-        let boot_ = Boot {
-            node,
-            alive: true,
-            first_seq,
-            items,
-            overruns: Vec::new(),
-            oldest: first_seq,
-            streams,
-            last_seq: None,
-        };
+        let boot_ =
+            Boot { node, alive: true, first_seq, items, overruns: Vec::new(), oldest: first_seq, streams };
         self.boots.insert(boot, boot_);
     }
 
@@ -157,10 +149,10 @@ impl Oracle {
             self.late += 1;
             stream.late.extend((made.covered > 0).then_some((made.first_sample, made.covered)));
         } else {
-            if boot.last_seq.is_some_and(|last| !last.precedes(seq)) {
-                return Err(format!("{what}: after {:?}, and not flagged as late", boot.last_seq));
+            if stream.last_seq.is_some_and(|last| !last.precedes(seq)) {
+                return Err(format!("{what}: after {:?}, and not flagged as late", stream.last_seq));
             }
-            boot.last_seq = Some(seq);
+            stream.last_seq = Some(seq);
             if made.covered > 0 {
                 if made.first_sample != stream.next_sample {
                     let next = stream.next_sample;

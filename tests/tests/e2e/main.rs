@@ -8,6 +8,7 @@ mod alerts;
 mod boards;
 mod books;
 mod cli;
+mod clocks;
 mod demo;
 mod emulated;
 mod flash;
