@@ -180,7 +180,7 @@ impl Session {
             if let Some(item) = item(message, key, &incoming) {
                 node.take(boot, item, &mut ctx);
             }
-            if node.held() > 0 {
+            if node.is_waiting() {
                 self.holding.insert(index);
             } else {
                 self.holding.remove(&index);
@@ -207,6 +207,9 @@ impl Session {
             }
             Message::Status(status) => {
                 node.status(status, &mut ctx);
+                if node.is_waiting() {
+                    self.holding.insert(index);
+                }
                 time_ns = node.utc_ns(status.boot, status.tick).unwrap_or(time_ns);
             }
             Message::TimePair(pair) => {

@@ -14,6 +14,7 @@ pub mod report;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use crate::api::metrics;
 use crate::clock::Now;
@@ -148,7 +149,7 @@ pub struct Session {
     json: Vec<JsonSensor>,
     json_by_key: HashMap<Arc<SensorKey>, usize>,
     routes: HashMap<Bytes, Route>,
-    /// Nodes with something held.
+    /// Nodes with something held, or with an ended boot that is to be settled.
     holding: BTreeSet<usize>,
     /// Nodes to be acknowledged after the commit.
     touched: BTreeSet<usize>,
@@ -211,6 +212,9 @@ impl Session {
         }
         for node in state.nodes {
             let node = Node::restore(node, &mut session.books);
+            if node.is_waiting() {
+                session.holding.insert(session.nodes.len());
+            }
             session.by_key.insert(node.key.clone(), session.nodes.len());
             session.nodes.push(Some(node));
         }
@@ -270,11 +274,12 @@ impl Session {
     pub fn to_nodes(&mut self) -> Vec<ToNode> {
         let mut messages = Vec::new();
         for index in std::mem::take(&mut self.touched) {
-            let Some(node) = self.nodes.get(index).and_then(Option::as_ref) else { continue };
-            for (boot, next) in node.wanted() {
+            let Some(node) = self.nodes.get_mut(index).and_then(Option::as_mut) else { continue };
+            let wanted = node.wanted();
+            for (origin, boot, next) in wanted {
                 let ack = wire::Ack { node: &node.key.sensor, boot, next };
                 messages.extend(to_node(
-                    node.origin,
+                    origin,
                     topic::to_node(&node.key, "ack"),
                     |out| ack.encode(out),
                     false,
