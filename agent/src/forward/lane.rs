@@ -23,6 +23,8 @@ pub enum Fault {
     Passing,
     /// The record itself: never arrives as it is.
     Record,
+    /// The record's time, which lies too far off for the destination's taste: arrives with another.
+    Time,
     /// Settings on either side: again, but slowly, and said clearly.
     Configuration,
 }
@@ -34,6 +36,8 @@ pub enum Decision {
     Send,
     /// Send it when nothing else is under way: it may have failed for a neighbour's fault.
     SendAlone,
+    /// Its own time is refused: send it, when nothing else is under way, with the time of sending.
+    SendRestamped,
     /// It cannot be delivered for this reason: send a dead letter in its place.
     DeadLetter(String),
     /// It has arrived already.
@@ -68,6 +72,8 @@ pub struct Lane {
     arrived: BTreeSet<u64>,
     /// Refused once; are sent alone.
     suspects: BTreeMap<u64, String>,
+    /// Refused for their time alone.
+    untimely: BTreeSet<u64>,
     /// Refused for good.
     condemned: BTreeMap<u64, String>,
     /// A suspect is under way.
@@ -91,6 +97,7 @@ impl Lane {
             next: cursor,
             arrived: BTreeSet::new(),
             suspects: BTreeMap::new(),
+            untimely: BTreeSet::new(),
             condemned: BTreeMap::new(),
             alone: false,
             failed: false,
@@ -143,13 +150,19 @@ impl Lane {
     /// What to do with the record at `offset`, which is at or after [`Self::next`].
     #[must_use]
     pub fn decide(&self, offset: u64) -> Decision {
-        if self.arrived.is_empty() && self.suspects.is_empty() && self.condemned.is_empty() {
+        if self.arrived.is_empty()
+            && self.suspects.is_empty()
+            && self.untimely.is_empty()
+            && self.condemned.is_empty()
+        {
             return Decision::Send;
         }
         if self.arrived.contains(&offset) {
             Decision::Skip
         } else if let Some(reason) = self.condemned.get(&offset) {
             Decision::DeadLetter(reason.clone())
+        } else if self.untimely.contains(&offset) {
+            Decision::SendRestamped
         } else if self.suspects.contains_key(&offset) {
             Decision::SendAlone
         } else {
@@ -164,7 +177,7 @@ impl Lane {
         self.under_way.push_back(Sent { offset, bytes, state: State::UnderWay });
         self.bytes += u64::from(bytes);
         self.pending += 1;
-        self.alone = *decision == Decision::SendAlone;
+        self.alone = matches!(decision, Decision::SendAlone | Decision::SendRestamped);
         self.next = offset + 1;
         serial
     }
@@ -184,6 +197,7 @@ impl Lane {
         let sent = self.decide_report(serial, State::Delivered)?;
         self.backoff_ns = 0;
         self.suspects.remove(&sent.offset);
+        self.untimely.remove(&sent.offset);
         self.condemned.remove(&sent.offset);
         self.settle();
         Some(u64::from(sent.bytes))
@@ -195,11 +209,16 @@ impl Lane {
         let Some(sent) = self.decide_report(serial, State::Failed) else { return };
         self.failed = true;
         match fault {
-            Fault::Record if was_alone => {
+            Fault::Time if was_alone && !self.untimely.contains(&sent.offset) => {
                 self.suspects.remove(&sent.offset);
+                self.untimely.insert(sent.offset);
+            }
+            Fault::Record | Fault::Time if was_alone => {
+                self.suspects.remove(&sent.offset);
+                self.untimely.remove(&sent.offset);
                 self.condemned.insert(sent.offset, reason.to_owned());
             }
-            Fault::Record => {
+            Fault::Record | Fault::Time => {
                 self.suspects.insert(sent.offset, reason.to_owned());
             }
             Fault::Passing => self.back_off(mono_ns, 1),
