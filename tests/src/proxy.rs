@@ -1,6 +1,7 @@
 //! A TCP proxy that does to a connection what networks do.
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -26,10 +27,14 @@ struct State {
     target: SocketAddr,
     mode: AtomicU8,
     delay_ms: AtomicU64,
+    /// Bytes a second of all connections together from the client to the server; 0 for as many as come.
+    rate: AtomicU64,
     /// Connections of an earlier epoch are closed.
     epoch: AtomicU64,
     connections: AtomicU64,
     ended: AtomicBool,
+    /// Held while a piece takes its time on the slow link.
+    turn: Mutex<()>,
 }
 
 impl Proxy {
@@ -44,6 +49,8 @@ impl Proxy {
             target: SocketAddr::from(([127, 0, 0, 1], target)),
             mode: AtomicU8::new(PASS),
             delay_ms: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
+            turn: Mutex::new(()),
             epoch: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -90,6 +97,11 @@ impl Proxy {
         self.state.delay_ms.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
+    /// Lets no more than so many bytes a second through to the server, of all connections together; 0 lifts it.
+    pub fn throttle(&self, bytes_per_s: u64) {
+        self.state.rate.store(bytes_per_s, Ordering::SeqCst);
+    }
+
     /// Connections accepted so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
@@ -120,16 +132,16 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
         let (Ok(client), PASS | SILENT) = (client, state.mode.load(Ordering::SeqCst)) else { continue };
         let Ok(server) = TcpStream::connect(state.target) else { continue };
         state.connections.fetch_add(1, Ordering::SeqCst);
-        for (from, to) in [(&client, &server), (&server, &client)] {
+        for (from, to, slow) in [(&client, &server, true), (&server, &client, false)] {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
             let shared = Arc::clone(state);
-            std::thread::spawn(move || pump(from, to, &shared, epoch));
+            std::thread::spawn(move || pump(from, to, &shared, epoch, slow));
         }
     }
 }
 
 /// Carries bytes one way until either side or the epoch ends.
-fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, epoch: u64) {
+fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, epoch: u64, slow: bool) {
     let _ = from.set_read_timeout(Some(POLL));
     let _ = from.set_nodelay(true);
     let _ = to.set_nodelay(true);
@@ -144,6 +156,11 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, epoch: u64) {
         let delay_ms = state.delay_ms.load(Ordering::SeqCst);
         if delay_ms > 0 {
             std::thread::sleep(Duration::from_millis(delay_ms));
+        }
+        let rate = state.rate.load(Ordering::SeqCst);
+        if slow && rate > 0 {
+            let _turn = state.turn.lock();
+            std::thread::sleep(Duration::from_secs_f64(len as f64 / rate as f64));
         }
         if state.mode.load(Ordering::SeqCst) == SILENT {
             continue;

@@ -26,8 +26,7 @@ CREATE INDEX IF NOT EXISTS undeliverable_by_state ON undeliverable (state, numbe
 CREATE TABLE IF NOT EXISTS refused (position INTEGER PRIMARY KEY, state INTEGER NOT NULL);
 ";
 
-const COLUMNS: &str =
-    "destination, lane, position, key, time_ns, topic, payload_bytes, reason, state, tries";
+const COLUMNS: &str = "destination, lane, position, key, time_ns, topic, payload_bytes, reason, state, tries";
 
 /// What became of a dead letter. The numbers are stored and never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -158,9 +157,10 @@ impl Letters {
         let sql = format!(
             "SELECT {COLUMNS} FROM undeliverable WHERE state = 1 AND destination = ?1 ORDER BY number LIMIT 1"
         );
-        let next = self.db.prepare_cached(&sql).and_then(|mut statement| {
-            statement.query_row([destination], letter).optional()
-        });
+        let next = self
+            .db
+            .prepare_cached(&sql)
+            .and_then(|mut statement| statement.query_row([destination], letter).optional());
         self.run(next)
     }
 

@@ -93,8 +93,7 @@ pub fn lanes(
     journal: &journal::JournalReader,
     outputs: impl Fn() -> outputs::OutputReader,
 ) -> Lanes {
-    let of_journal =
-        |kinds| -> Box<dyn Log> { Box::new(JournalLog::new(journal.clone(), kinds)) };
+    let of_journal = |kinds| -> Box<dyn Log> { Box::new(JournalLog::new(journal.clone(), kinds)) };
     let of_outputs = |kinds| -> Box<dyn Log> { Box::new(OutputsLog::new(outputs(), kinds)) };
     let log = |lane| match lane {
         LaneName::Alerts => of_outputs(&[OutputKind::Alert]),

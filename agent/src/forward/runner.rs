@@ -57,7 +57,12 @@ impl LaneRunner {
             }
             Ok(Progress::Evicted(next)) => {
                 let lost = next.saturating_sub(self.read_to);
-                tracing::warn!(lane = name, from = self.read_to, to = next, "evicted before it could be forwarded");
+                tracing::warn!(
+                    lane = name,
+                    from = self.read_to,
+                    to = next,
+                    "evicted before it could be forwarded"
+                );
                 stats.lane(self.name).evicted.fetch_add(lost, Ordering::Relaxed);
                 self.read_to = next;
                 self.lane.skip_to(next);

@@ -142,8 +142,11 @@ impl Ingest {
 
     /// The input whose dead letter is at `position` of the journal, as it came.
     fn refused_input(&self, position: u64) -> Result<Incoming, String> {
-        let read = self.journal.reader().read(position, 1, Duration::ZERO).map_err(|error| error.to_string())?;
-        let Read::Batch(view) = read else { return Err(format!("the journal has nothing at {position} any more")) };
+        let read =
+            self.journal.reader().read(position, 1, Duration::ZERO).map_err(|error| error.to_string())?;
+        let Read::Batch(view) = read else {
+            return Err(format!("the journal has nothing at {position} any more"));
+        };
         let letter = view.records().first().filter(|record| record.kind == RecordKind::DeadLetter);
         let letter = letter.ok_or_else(|| format!("what is at {position} is no dead letter"))?;
         let refused = Refused::read(&letter.body).map_err(|error| error.to_string())?;

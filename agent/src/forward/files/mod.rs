@@ -103,7 +103,11 @@ impl FilesDestination {
             let decision = runner.lane.decide(item.offset);
             let text = self.line.of(item, runner.name);
             if let Err(error) = writer.write(&mut self.folder, item.offset, text, now) {
-                let whose = if matches!(error, WriteError::Full { .. }) { Fault::Configuration } else { Fault::Passing };
+                let whose = if matches!(error, WriteError::Full { .. }) {
+                    Fault::Configuration
+                } else {
+                    Fault::Passing
+                };
                 self.problems.say(Some(runner.name), whose, &error.to_string());
                 give_up(runner, writer, &self.stats, now.mono_ns, &error);
                 return false;
@@ -118,7 +122,8 @@ impl FilesDestination {
     fn settle(&mut self, index: usize, now: Now, stopping: bool) {
         let (runner, writer) = (&mut self.lanes[index], &mut self.writers[index]);
         let finish = writer.is_due(&self.config, now);
-        let sync = stopping || !runner.lane.may_send(now.mono_ns) || writer.waits_since(now) >= SYNC_INTERVAL_NS;
+        let sync =
+            stopping || !runner.lane.may_send(now.mono_ns) || writer.waits_since(now) >= SYNC_INTERVAL_NS;
         let done = if finish {
             writer.finish()
         } else if sync {

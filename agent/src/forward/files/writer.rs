@@ -89,14 +89,9 @@ impl Writer {
         }
         let open = match &mut self.open {
             Some(open) => open,
-            none => none.insert(begin(
-                &self.dir,
-                self.lane,
-                &mut self.sound,
-                &mut self.looked,
-                position,
-                now,
-            )?),
+            none => {
+                none.insert(begin(&self.dir, self.lane, &mut self.sound, &mut self.looked, position, now)?)
+            }
         };
         open.buffer.extend_from_slice(line);
         open.len += line.len() as u64;
@@ -244,8 +239,8 @@ fn sound_len(path: &Path) -> std::io::Result<u64> {
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line)?;
-        let whole = line.last() == Some(&b'\n')
-            && serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok();
+        let whole =
+            line.last() == Some(&b'\n') && serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok();
         if !whole {
             return Ok(len);
         }

@@ -42,7 +42,11 @@ pub fn of_code(code: Code) -> Fault {
 /// reverse, looks like a broken connection: only librdkafka's words tell.
 #[must_use]
 pub fn of_client(code: Code, reason: &str) -> Fault {
-    if reason.contains("security.protocol") || reason.contains("SSL") { Fault::Configuration } else { of_code(code) }
+    if reason.contains("security.protocol") || reason.contains("SSL") {
+        Fault::Configuration
+    } else {
+        of_code(code)
+    }
 }
 
 /// Whether `code` says that a topic does not exist.

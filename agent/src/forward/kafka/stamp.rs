@@ -62,7 +62,10 @@ mod tests {
         assert_eq!(stamps.of(now + HOUR / 2, now), now + HOUR / 2);
         assert_eq!(stamps.of(now + HOUR, now), now);
         assert!(stamps.refused(now - 32 * HOUR, now) && !stamps.refused(now - 33 * HOUR, now));
-        assert_eq!((stamps.of(now - 31 * HOUR, now), stamps.of(now - 29 * HOUR, now)), (now, now - 29 * HOUR));
+        assert_eq!(
+            (stamps.of(now - 31 * HOUR, now), stamps.of(now - 29 * HOUR, now)),
+            (now, now - 29 * HOUR)
+        );
         assert_eq!(stamps.of(i64::MIN, now), now);
     }
 }

@@ -67,8 +67,10 @@ impl Bench {
         let text = format!("brokers = \"{}\"\ntopic_prefix = \"t\"", self.cluster.bootstrap_servers());
         let mut config: KafkaForward = toml::from_str(&text).unwrap();
         config.properties = self.properties.clone();
-        let logs: Lanes =
-            vec![(LaneName::Alerts, Box::new(self.alerts.clone())), (LaneName::Raw, Box::new(self.raw.clone()))];
+        let logs: Lanes = vec![
+            (LaneName::Alerts, Box::new(self.alerts.clone())),
+            (LaneName::Raw, Box::new(self.raw.clone())),
+        ];
         KafkaDestination::new(&config, "gw", self.dir.path(), logs, Clock::system()).unwrap()
     }
 
