@@ -174,7 +174,16 @@ impl Keeper {
 pub(super) struct Problems {
     destination: String,
     stats: Arc<Stats>,
-    open: BTreeMap<Option<LaneName>, String>,
+    open: BTreeMap<Option<LaneName>, Problem>,
+}
+
+#[derive(Debug)]
+struct Problem {
+    whose: Fault,
+    /// What is the same over an episode.
+    what: String,
+    /// What may change from attempt to attempt.
+    detail: String,
 }
 
 impl Problems {
@@ -183,22 +192,23 @@ impl Problems {
     }
 
     /// Shows what hinders `lane`, or all, and logs it when it is new.
-    pub(super) fn say(&mut self, lane: Option<LaneName>, whose: Fault, text: &str) {
+    pub(super) fn say(&mut self, lane: Option<LaneName>, whose: Fault, what: &str, detail: &str) {
         let destination = &self.destination;
         let known = self.open.get(&lane);
-        if known.is_some_and(|known| known == text) {
-            return;
-        }
+        let is_news = known.is_none_or(|known| known.what != what);
         match whose {
-            Fault::Configuration => {
-                tracing::error!("{destination}: {text}; trying again slowly, nothing is lost");
+            Fault::Configuration if is_news => {
+                tracing::error!("{destination}: {what} ({detail}); trying again slowly, nothing is lost");
             }
+            Fault::Configuration => {}
+            // The broken connection that goes with a wrong setting says less than the setting.
+            _ if known.is_some_and(|known| known.whose == Fault::Configuration) => return,
             _ if known.is_none() => {
-                tracing::warn!("{destination}: {text}; waiting, the journal keeps what comes");
+                tracing::warn!("{destination}: {what} ({detail}); waiting, the journal keeps what comes");
             }
-            _ => tracing::debug!("{destination}: {text}"),
+            _ => tracing::debug!("{destination}: {what} ({detail})"),
         }
-        self.open.insert(lane, text.to_owned());
+        self.open.insert(lane, Problem { whose, what: what.to_owned(), detail: detail.to_owned() });
         self.show();
     }
 
@@ -216,7 +226,8 @@ impl Problems {
     }
 
     fn show(&self) {
-        let all: Vec<&str> = self.open.values().map(String::as_str).collect();
+        let text = |problem: &Problem| format!("{} ({})", problem.what, problem.detail);
+        let all: Vec<String> = self.open.values().map(text).collect();
         *self.stats.problem.lock() = if all.is_empty() { None } else { Some(all.join("; ")) };
     }
 }

@@ -108,7 +108,7 @@ impl FilesDestination {
                 } else {
                     Fault::Passing
                 };
-                self.problems.say(Some(runner.name), whose, &error.to_string());
+                self.problems.say(Some(runner.name), whose, error.what(), &error.to_string());
                 give_up(runner, writer, &self.stats, now.mono_ns, &error);
                 return false;
             }
@@ -145,7 +145,7 @@ impl FilesDestination {
                 runner.follow(&self.stats);
             }
             Err(error) => {
-                self.problems.say(Some(runner.name), Fault::Passing, &error.to_string());
+                self.problems.say(Some(runner.name), Fault::Passing, error.what(), &error.to_string());
                 give_up(runner, writer, &self.stats, now.mono_ns, &error);
             }
         }

@@ -26,7 +26,7 @@ pub(super) enum WriteError {
         source: std::io::Error,
     },
     /// The folder holds what it may.
-    #[error("{path} holds {used} of at most {size_max} bytes: take finished files away, or raise size_max")]
+    #[error("{path} holds {used} of at most {size_max} bytes")]
     Full {
         /// The folder.
         path: PathBuf,
@@ -35,6 +35,16 @@ pub(super) enum WriteError {
         /// Most that they may take.
         size_max: u64,
     },
+}
+
+impl WriteError {
+    /// In a few words.
+    pub(super) fn what(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "cannot write",
+            Self::Full { .. } => "the folder is full: take finished files away, or raise size_max",
+        }
+    }
 }
 
 /// Writes the files of one lane.

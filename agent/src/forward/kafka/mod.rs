@@ -170,7 +170,12 @@ impl KafkaDestination {
                     // First the list that people work on: it must not lack what Kafka has been told of.
                     if let Err(error) = self.letters.add(NAME, name, item, topic, reason) {
                         runner.lane.hold(now.mono_ns);
-                        self.problems.say(Some(runner.name), Fault::Passing, &error.to_string());
+                        self.problems.say(
+                            Some(runner.name),
+                            Fault::Passing,
+                            "cannot note an undeliverable record",
+                            &error.to_string(),
+                        );
                         return false;
                     }
                     let payload = undeliverable(item, name, topic, reason);
@@ -239,8 +244,8 @@ impl KafkaDestination {
                     runner.lane.failed(serial, whose, &reason, now_ns);
                     self.stats.lane(runner.name).failed.fetch_add(1, Ordering::Relaxed);
                     if whose == Fault::Configuration {
-                        let text = format!("topic {}: {reason}: {}", self.topics[lane], fault::advice(code));
-                        self.problems.say(Some(runner.name), whose, &text);
+                        let what = format!("topic {}: {}", self.topics[lane], fault::advice(code));
+                        self.problems.say(Some(runner.name), whose, &what, &reason);
                     }
                     self.topics_missing |= fault::is_missing_topic(code);
                 }
@@ -260,11 +265,11 @@ impl KafkaDestination {
     fn note_problem(&mut self) -> bool {
         let Some((code, reason)) = self.reports.take_problem() else { return false };
         let whose = fault::of_client(code, &reason);
-        let text = match whose {
-            Fault::Configuration => format!("{reason}: {}", fault::advice(code)),
-            _ => reason,
+        let what = match whose {
+            Fault::Configuration => fault::advice(code),
+            _ => "kafka does not answer",
         };
-        self.problems.say(None, whose, &text);
+        self.problems.say(None, whose, what, &reason);
         true
     }
 
@@ -344,7 +349,7 @@ fn refused(runner: &mut LaneRunner, error: &KafkaError, now_ns: u64, problems: &
         }
         (Fault::Configuration, _) => {
             runner.lane.hold(now_ns);
-            problems.say(Some(runner.name), Fault::Configuration, &error.to_string());
+            problems.say(Some(runner.name), Fault::Configuration, fault::advice(code), &error.to_string());
         }
         _ => {}
     }
