@@ -5,8 +5,9 @@ use crate::api::control::{self, Control};
 use crate::api::metrics::Metrics;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::forward::kafka::{KafkaDestination, Logs};
-use crate::forward::{Destination, ForwardError, Stats as ForwardStats};
+use crate::forward::files::FilesDestination;
+use crate::forward::kafka::KafkaDestination;
+use crate::forward::{Destination, ForwardError, Stats as ForwardStats, log};
 use crate::hardware::{self, HardwareErrors};
 use crate::journal::{Journal, JournalError, JournalReader};
 use crate::outputs::{OutputLog, OutputReader, OutputsError};
@@ -287,16 +288,14 @@ fn destinations(
     outputs: impl Fn() -> OutputReader,
 ) -> Result<Vec<Box<dyn Destination>>, RunError> {
     let mut destinations: Vec<Box<dyn Destination>> = Vec::new();
+    let (gateway, dir) = (&config.gateway.name, &config.gateway.data_dir);
     if let Some(kafka) = &config.forward.kafka {
-        let logs = Logs::new(kafka, journal, outputs);
-        let gateway = &config.gateway;
-        destinations.push(Box::new(KafkaDestination::new(
-            kafka,
-            &gateway.name,
-            &gateway.data_dir,
-            logs,
-            clock.clone(),
-        )?));
+        let lanes = log::lanes(&kafka.lanes, journal, &outputs);
+        destinations.push(Box::new(KafkaDestination::new(kafka, gateway, dir, lanes, clock.clone())?));
+    }
+    for files in &config.forward.files {
+        let lanes = log::lanes(&files.lanes, journal, &outputs);
+        destinations.push(Box::new(FilesDestination::new(files, gateway, dir, lanes, clock.clone())?));
     }
     Ok(destinations)
 }

@@ -1,8 +1,11 @@
 //! A real Apache Kafka: one node, KRaft, its own folder and ports.
 
 use crate::process::{self, Process};
+use crate::proxy::Proxy;
 use crate::{tools, wait};
 use anyhow::{Context, Result, bail};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -19,7 +22,20 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Kafka {
     process: Process,
     port: u16,
+    link: u16,
     folder: TempDir,
+}
+
+/// What differs from a broker as it is started by default. Besides the listener that tests use it has a second one, the
+/// link, for the gateway alone.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Further lines of `server.properties`.
+    pub properties: String,
+    /// Protocol of the link: `PLAINTEXT` when empty.
+    pub protocol: String,
+    /// Port of the link that clients are told, such as a proxy's, and the broker's own.
+    pub link: Option<(u16, u16)>,
 }
 
 /// A record as a consumer sees it.
@@ -78,43 +94,51 @@ impl Kafka {
     /// # Errors
     /// When it does not come up.
     pub fn start() -> Result<Self> {
-        Self::start_with("")
+        Self::start_with(&Setup::default())
     }
 
-    /// [`Kafka::start`] with further lines of `server.properties`.
+    /// [`Kafka::start`] with a link that leads through a proxy.
     ///
     /// # Errors
     /// When it does not come up.
-    pub fn start_with(properties: &str) -> Result<Self> {
-        Self::start_on(properties, None)
+    pub fn start_behind_proxy() -> Result<(Self, Proxy)> {
+        let link = tools::free_port()?;
+        let proxy = Proxy::start(link)?;
+        let setup = Setup { link: Some((proxy.port(), link)), ..Setup::default() };
+        Ok((Self::start_with(&setup)?, proxy))
     }
 
-    /// [`Kafka::start`] with a second listener on port `inner`, which clients reach by way of port `outer`: a proxy's.
+    /// [`Kafka::start`] with what `setup` says.
     ///
     /// # Errors
     /// When it does not come up.
-    pub fn start_behind(inner: u16, outer: u16) -> Result<Self> {
-        Self::start_on("", Some((inner, outer)))
-    }
-
-    fn start_on(more: &str, link: Option<(u16, u16)>) -> Result<Self> {
-        let (inner, outer) = link.map_or_else(Default::default, |(inner, outer)| {
-            (format!(",LINK://127.0.0.1:{inner}"), format!(",LINK://127.0.0.1:{outer}"))
-        });
+    pub fn start_with(setup: &Setup) -> Result<Self> {
         let folder = process::folder("kafka")?;
         let (port, controller) = (tools::free_port()?, tools::free_port()?);
+        let (link, link_port) = match setup.link {
+            Some(link) => link,
+            None => tools::free_port().map(|port| (port, port))?,
+        };
         let path = folder.path().display();
+        let protocol = if setup.protocol.is_empty() { "PLAINTEXT" } else { &setup.protocol };
+        let more = setup.properties.replace("{folder}", &path.to_string());
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{inner}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{outer}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},LINK://127.0.0.1:{link_port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},LINK://127.0.0.1:{link}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LINK:PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,LINK:{protocol},CONTROLLER:PLAINTEXT\n\
              log.dirs={path}/data\nnum.partitions=3\noffsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n{more}"
+             group.initial.rebalance.delay.ms=0\n{more}\n"
         );
+        if protocol.ends_with("SSL") {
+            let mut keytool = tools::command("keytool");
+            keytool.args(["-genkeypair", "-alias", "broker", "-keyalg", "EC", "-dname", "CN=127.0.0.1"]);
+            keytool.args(["-ext", "SAN=ip:127.0.0.1", "-storetype", "PKCS12", "-storepass", STORE_PASSWORD]);
+            tools::output_of(keytool.arg("-keystore").arg(folder.path().join("broker.p12")))?;
+        }
         std::fs::write(folder.path().join("server.properties"), properties)?;
         // Any 16 bytes in base64 are a cluster id.
         let mut format = java(&folder)?;
@@ -122,7 +146,7 @@ impl Kafka {
         tools::output_of(format.arg(folder.path().join("server.properties")))
             .context("format Kafka's folder")?;
         let process = Self::launch(&folder)?;
-        let mut kafka = Self { process, port, folder };
+        let mut kafka = Self { process, port, link, folder };
         kafka.wait_until_up()?;
         Ok(kafka)
     }
@@ -151,6 +175,58 @@ impl Kafka {
     #[must_use]
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
+    }
+
+    /// `HOST:PORT` of the link.
+    #[must_use]
+    pub fn link_address(&self) -> String {
+        format!("127.0.0.1:{}", self.link)
+    }
+
+    /// Creates a topic of one partition with properties of its own.
+    ///
+    /// # Errors
+    /// When the broker does not.
+    pub fn create_topic(&self, topic: &str, properties: &[(&str, &str)]) -> Result<()> {
+        let topic = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+        let topic = properties.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+        let results =
+            block_on(async { self.admin()?.create_topics([&topic], &options).await.map_err(Into::into) })?;
+        for result in results {
+            result.map_err(|(name, code)| anyhow::anyhow!("create {name}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a topic these properties and no others.
+    ///
+    /// # Errors
+    /// When the broker does not.
+    pub fn set_topic(&self, topic: &str, properties: &[(&str, &str)]) -> Result<()> {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        let config = properties.iter().fold(config, |config, (name, value)| config.set(name, value));
+        let options = AdminOptions::new();
+        let results =
+            block_on(async { self.admin()?.alter_configs([&config], &options).await.map_err(Into::into) })?;
+        for result in results {
+            result.map_err(|(name, code)| anyhow::anyhow!("alter {name:?}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Runs Kafka's own command for access rules with `args`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn access_rules(&self, args: &[&str]) -> Result<()> {
+        let mut command = java(&self.folder)?;
+        command.args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.address()]);
+        tools::output_of(command.args(args)).map(drop)
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        Ok(ClientConfig::new().set("bootstrap.servers", self.address()).create()?)
     }
 
     /// Ends it as a power cut would.
@@ -259,6 +335,13 @@ impl Counter {
         }
         Ok(records)
     }
+}
+
+/// Of the key stores of brokers that speak TLS.
+pub const STORE_PASSWORD: &str = "spindle-tests";
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 fn java(folder: &TempDir) -> Result<Command> {

@@ -40,6 +40,8 @@ pub struct Script {
     pub blocks: u32,
     /// From this block on the samples are a sixteenth as large.
     pub quiet_from: u32,
+    /// By how much its clock is ahead of the truth.
+    pub clock_ahead_s: i64,
     /// Blocks a second; `None` for as fast as the gateway takes them.
     pub pace_hz: Option<u32>,
 }
@@ -55,6 +57,7 @@ impl Script {
             block_samples: 512,
             blocks,
             quiet_from: u32::MAX,
+            clock_ahead_s: 0,
             pace_hz: None,
         }
     }
@@ -331,7 +334,8 @@ async fn drive(
     state: &State,
 ) -> Result<()> {
     let level = format!("spindle/v1/site/machine/{}", script.node);
-    let start_utc_ns = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
+    let now_ns = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
+    let start_utc_ns = now_ns + script.clock_ahead_s * 1_000_000_000;
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => {

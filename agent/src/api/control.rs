@@ -51,6 +51,11 @@ pub enum Request {
         /// What.
         order: Order,
     },
+    /// Take refused input once more, as if it had just come.
+    Retake {
+        /// Position of its dead letter in the journal.
+        position: u64,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -68,6 +73,13 @@ pub enum Response {
     Sent {
         /// The answer will have it.
         id: u32,
+    },
+    /// The input was taken once more.
+    Retaken {
+        /// Records that came of it, committed.
+        records: usize,
+        /// Why it was refused once more, if it was; the new dead letter is among the records.
+        refused: Option<String>,
     },
     /// It cannot be done.
     Error {

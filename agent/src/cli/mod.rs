@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod completions;
 pub mod demo;
+pub mod dlq;
 pub mod flash;
 pub mod init;
 pub mod node;
@@ -92,6 +93,7 @@ enum Verb {
     Init(init::Args),
     Tap(tap::Args),
     Balance(balance::Args),
+    Dlq(dlq::Args),
     Node(node::Args),
     Replay(replay::Args),
     Simulate(simulate::Args),
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => args.run(),
         Verb::Tap(args) => args.run(),
         Verb::Balance(args) => args.run(),
+        Verb::Dlq(args) => args.run(),
         Verb::Node(args) => args.run(),
         Verb::Replay(args) => args.run(),
         Verb::Simulate(args) => args.run(),

@@ -3,7 +3,7 @@
 //! A limit that is stated here is the smallest or largest value with which the room concerned still keeps its promises.
 
 use super::error::{nearest, suggest};
-use super::{Config, JsonMapping, KafkaForward, LimitRule, MqttSource, Sources};
+use super::{Config, FilesForward, JsonMapping, KafkaForward, LaneName, LimitRule, MqttSource, Sources};
 use crate::forward::kafka::{check_property, check_secret_name};
 use crate::pipeline::FEATURES;
 use crate::source::tls;
@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config, report: Report<'_>) {
     if let Some(kafka) = &config.forward.kafka {
         forward_kafka(kafka, report);
     }
+    forward_files(&config.forward.files, report);
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.level) {
         let right = suggest(&config.log.level, &["error", "warn", "info", "debug", "trace"]);
         report("log.level".into(), format!("`{}`: {error}", config.log.level), right);
@@ -50,7 +51,8 @@ fn unique<'a>(list: &str, key: &str, names: impl Iterator<Item = &'a str>, repor
     for (index, name) in names.enumerate() {
         if let Some(first) = seen.get(name) {
             let what = format!("`{name}` is taken by {list}[{first}]");
-            report(format!("{list}[{index}].{key}"), what, "give each its own".into());
+            let dot = if key.is_empty() { "" } else { "." };
+            report(format!("{list}[{index}]{dot}{key}"), what, "give each its own".into());
         } else {
             seen.insert(name, index);
         }
@@ -335,6 +337,39 @@ fn limit_rule(at: &str, rule: &LimitRule, report: Report<'_>) {
     }
 }
 
+fn lanes(at: &str, lanes: &[LaneName], report: Report<'_>) {
+    if lanes.is_empty() {
+        let right = "write some of \"alerts\", \"features\", \"dlq\", \"raw\"";
+        report(at.into(), "is empty: nothing would go there".into(), right.into());
+    }
+    unique(at, "", lanes.iter().map(|lane| lane.as_str()), report);
+}
+
+fn forward_files(files: &[FilesForward], report: Report<'_>) {
+    unique("forward.files", "name", files.iter().map(|files| files.name.as_str()), report);
+    let dirs: Vec<String> = files.iter().map(|files| files.dir.display().to_string()).collect();
+    unique("forward.files", "dir", dirs.iter().map(String::as_str), report);
+    for (index, files) in files.iter().enumerate() {
+        let at = format!("forward.files[{index}]");
+        name(&format!("{at}.name"), &files.name, report);
+        if files.name == "kafka" {
+            report(format!("{at}.name"), "`kafka` is taken".into(), "choose another".into());
+        }
+        lanes(&format!("{at}.lanes"), &files.lanes, report);
+        if files.rotate_size.as_u64() < 64 << 10 {
+            report(format!("{at}.rotate_size"), "is too small".into(), "write \"64 KiB\" or more".into());
+        }
+        if files.rotate_age < Duration::from_secs(1) {
+            report(format!("{at}.rotate_age"), "is too short".into(), "write \"1s\" or more".into());
+        }
+        // A finished file of each lane and the one being written, or it could never go on.
+        if files.size_max.as_u64() < 8 * files.rotate_size.as_u64().max(512 << 10) {
+            let right = "write at least \"4 MiB\" and 8 times `rotate_size`";
+            report(format!("{at}.size_max"), "holds too few files".into(), right.into());
+        }
+    }
+}
+
 fn forward_kafka(kafka: &KafkaForward, report: Report<'_>) {
     if kafka.brokers == "mock" {
         let right = "write HOST:PORT, comma-separated; `spindle demo` brings a mock of its own";
@@ -343,6 +378,7 @@ fn forward_kafka(kafka: &KafkaForward, report: Report<'_>) {
         let what = format!("`{}` is no list of addresses", kafka.brokers);
         report("forward.kafka.brokers".into(), what, "write HOST:PORT, comma-separated".into());
     }
+    lanes("forward.kafka.lanes", &kafka.lanes, report);
     let prefix_fine = kafka.topic_prefix.split('.').all(is_name);
     if !prefix_fine {
         let what = format!("`{}` cannot begin a topic's name", kafka.topic_prefix);

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Ways out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +14,76 @@ use std::path::PathBuf;
 pub struct Forward {
     /// Kafka.
     pub kafka: Option<KafkaForward>,
+    /// Folders of files.
+    pub files: Vec<FilesForward>,
+}
+
+/// What goes out, each on a lane of its own, in the order of their turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LaneName {
+    /// Changes of alerts.
+    Alerts,
+    /// Features and rollups.
+    Features,
+    /// Refused input.
+    Dlq,
+    /// Blocks, bursts and JSON messages as they came.
+    Raw,
+}
+
+impl LaneName {
+    /// All, in the order of their turns.
+    pub const ALL: [Self; 4] = [Self::Alerts, Self::Features, Self::Dlq, Self::Raw];
+
+    /// As in the configuration, in topics, file names and the cursor's file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alerts => "alerts",
+            Self::Features => "features",
+            Self::Dlq => "dlq",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// A folder that takes records as files of newline-delimited JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilesForward {
+    /// Unique name; its cursors are kept under it.
+    pub name: String,
+    /// The folder; made if missing. No other writer may use it.
+    pub dir: PathBuf,
+    /// `ndjson`: a CloudEvent (JSON format) a line.
+    #[serde(default)]
+    pub format: FilesFormat,
+    /// What goes there.
+    #[serde(default = "default_files_lanes")]
+    pub lanes: Vec<LaneName>,
+    /// Size at which a file is finished.
+    #[serde(default = "default_rotate_size")]
+    #[schemars(with = "schema::SizeText")]
+    pub rotate_size: ByteSize,
+    /// Age at which a file is finished.
+    #[serde(default = "default_rotate_age", with = "humantime_serde")]
+    #[schemars(with = "schema::DurationText")]
+    pub rotate_age: Duration,
+    /// Most bytes that its files may take together. When they do, nothing more is written, and it says so, until someone takes
+    /// finished files away: it deletes none.
+    #[serde(default = "default_files_size_max")]
+    #[schemars(with = "schema::SizeText")]
+    pub size_max: ByteSize,
+}
+
+/// Form of the files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FilesFormat {
+    /// A CloudEvent (JSON format) a line.
+    #[default]
+    Ndjson,
 }
 
 /// Kafka.
@@ -27,9 +98,9 @@ pub struct KafkaForward {
     /// Prefix of the four topics.
     #[serde(default = "default_topic_prefix")]
     pub topic_prefix: String,
-    /// Whether raw blocks are forwarded (features and alerts always are).
-    #[serde(default = "default_true")]
-    pub raw: bool,
+    /// What goes there: a topic each.
+    #[serde(default = "default_kafka_lanes")]
+    pub lanes: Vec<LaneName>,
     /// Most bytes under way in the producer, per topic.
     #[serde(default = "default_queue_size")]
     #[schemars(with = "schema::SizeText")]
@@ -64,8 +135,20 @@ pub enum Compression {
 fn default_topic_prefix() -> String {
     "spindle".into()
 }
-fn default_true() -> bool {
-    true
+fn default_kafka_lanes() -> Vec<LaneName> {
+    LaneName::ALL.to_vec()
+}
+fn default_files_lanes() -> Vec<LaneName> {
+    vec![LaneName::Alerts, LaneName::Features, LaneName::Dlq]
+}
+fn default_rotate_size() -> ByteSize {
+    ByteSize::mib(64)
+}
+fn default_rotate_age() -> Duration {
+    Duration::from_secs(3600)
+}
+fn default_files_size_max() -> ByteSize {
+    ByteSize::gib(4)
 }
 fn default_queue_size() -> ByteSize {
     ByteSize::mib(64)

@@ -11,7 +11,7 @@ mod source;
 mod walk;
 
 pub use error::{ConfigErrors, Problem};
-pub use forward::{Compression, Forward, KafkaForward};
+pub use forward::{Compression, FilesFormat, FilesForward, Forward, KafkaForward, LaneName};
 pub use load::{load, parse};
 pub use rooms::{
     Anomaly, Journal, LimitRule, Log, LogFormat, Outputs, Pipeline, Session, Severity, Synchronous,

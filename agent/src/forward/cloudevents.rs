@@ -36,12 +36,12 @@ pub const CONTENT_TYPE_JSON: &str = "application/json";
 #[derive(Debug)]
 pub struct Envelope {
     gateway: String,
-    source: String,
+    pub(super) source: String,
     /// `site/machine/sensor`.
     pub key: String,
     /// `ce_id`.
     pub id: String,
-    time: String,
+    pub(super) time: String,
 }
 
 impl Envelope {
@@ -59,9 +59,17 @@ impl Envelope {
 
     /// Fills in `item`'s key and id and returns its headers.
     pub fn address(&mut self, item: &Item) -> OwnedHeaders {
+        let (kind, content_type) = self.fill(item);
+        self.headers(kind, content_type)
+    }
+
+    /// Fills in `item`'s key, id and time; gives its type and content type.
+    pub(super) fn fill(&mut self, item: &Item) -> (&'static str, &'static str) {
         self.set_key(&item.key);
         self.id.clear();
-        let (kind, content_type) = match &item.content {
+        self.time.clear();
+        write_time(item.time_ns, &mut self.time);
+        match &item.content {
             Content::Block(body) => {
                 self.block_id(body, item.offset);
                 (types::BLOCK, CONTENT_TYPE_BLOCK)
@@ -87,8 +95,7 @@ impl Envelope {
                 };
                 (kind, CONTENT_TYPE_JSON)
             }
-        };
-        self.headers(kind, content_type, item.time_ns)
+        }
     }
 
     /// Fills in key and id of the dead letter that goes out for an undeliverable `item` and returns its headers.
@@ -96,7 +103,9 @@ impl Envelope {
         self.set_key(&item.key);
         self.id.clear();
         let _ = write!(self.id, "{}/undeliverable/{lane}/{}", self.gateway, item.offset);
-        self.headers(types::DEAD_LETTER, CONTENT_TYPE_JSON, item.time_ns)
+        self.time.clear();
+        write_time(item.time_ns, &mut self.time);
+        self.headers(types::DEAD_LETTER, CONTENT_TYPE_JSON)
     }
 
     fn set_key(&mut self, key: &SensorKey) {
@@ -119,9 +128,7 @@ impl Envelope {
         };
     }
 
-    fn headers(&mut self, kind: &str, content_type: &str, time_ns: i64) -> OwnedHeaders {
-        self.time.clear();
-        write_time(time_ns, &mut self.time);
+    fn headers(&self, kind: &str, content_type: &str) -> OwnedHeaders {
         OwnedHeaders::new_with_capacity(6)
             .insert(Header { key: "ce_specversion", value: Some("1.0") })
             .insert(Header { key: "ce_id", value: Some(self.id.as_str()) })

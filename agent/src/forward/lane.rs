@@ -23,6 +23,8 @@ pub enum Fault {
     Passing,
     /// The record itself: never arrives as it is.
     Record,
+    /// The record's time, which lies too far off for the destination's taste: arrives with another.
+    Time,
     /// Settings on either side: again, but slowly, and said clearly.
     Configuration,
 }
@@ -34,6 +36,8 @@ pub enum Decision {
     Send,
     /// Send it when nothing else is under way: it may have failed for a neighbour's fault.
     SendAlone,
+    /// Its own time is refused: send it, when nothing else is under way, with the time of sending.
+    SendRestamped,
     /// It cannot be delivered for this reason: send a dead letter in its place.
     DeadLetter(String),
     /// It has arrived already.
@@ -68,6 +72,8 @@ pub struct Lane {
     arrived: BTreeSet<u64>,
     /// Refused once; are sent alone.
     suspects: BTreeMap<u64, String>,
+    /// Refused for their time alone.
+    untimely: BTreeSet<u64>,
     /// Refused for good.
     condemned: BTreeMap<u64, String>,
     /// A suspect is under way.
@@ -91,6 +97,7 @@ impl Lane {
             next: cursor,
             arrived: BTreeSet::new(),
             suspects: BTreeMap::new(),
+            untimely: BTreeSet::new(),
             condemned: BTreeMap::new(),
             alone: false,
             failed: false,
@@ -143,13 +150,19 @@ impl Lane {
     /// What to do with the record at `offset`, which is at or after [`Self::next`].
     #[must_use]
     pub fn decide(&self, offset: u64) -> Decision {
-        if self.arrived.is_empty() && self.suspects.is_empty() && self.condemned.is_empty() {
+        if self.arrived.is_empty()
+            && self.suspects.is_empty()
+            && self.untimely.is_empty()
+            && self.condemned.is_empty()
+        {
             return Decision::Send;
         }
         if self.arrived.contains(&offset) {
             Decision::Skip
         } else if let Some(reason) = self.condemned.get(&offset) {
             Decision::DeadLetter(reason.clone())
+        } else if self.untimely.contains(&offset) {
+            Decision::SendRestamped
         } else if self.suspects.contains_key(&offset) {
             Decision::SendAlone
         } else {
@@ -164,7 +177,7 @@ impl Lane {
         self.under_way.push_back(Sent { offset, bytes, state: State::UnderWay });
         self.bytes += u64::from(bytes);
         self.pending += 1;
-        self.alone = *decision == Decision::SendAlone;
+        self.alone = matches!(decision, Decision::SendAlone | Decision::SendRestamped);
         self.next = offset + 1;
         serial
     }
@@ -184,6 +197,7 @@ impl Lane {
         let sent = self.decide_report(serial, State::Delivered)?;
         self.backoff_ns = 0;
         self.suspects.remove(&sent.offset);
+        self.untimely.remove(&sent.offset);
         self.condemned.remove(&sent.offset);
         self.settle();
         Some(u64::from(sent.bytes))
@@ -195,11 +209,16 @@ impl Lane {
         let Some(sent) = self.decide_report(serial, State::Failed) else { return };
         self.failed = true;
         match fault {
-            Fault::Record if was_alone => {
+            Fault::Time if was_alone && !self.untimely.contains(&sent.offset) => {
                 self.suspects.remove(&sent.offset);
+                self.untimely.insert(sent.offset);
+            }
+            Fault::Record | Fault::Time if was_alone => {
+                self.suspects.remove(&sent.offset);
+                self.untimely.remove(&sent.offset);
                 self.condemned.insert(sent.offset, reason.to_owned());
             }
-            Fault::Record => {
+            Fault::Record | Fault::Time => {
                 self.suspects.insert(sent.offset, reason.to_owned());
             }
             Fault::Passing => self.back_off(mono_ns, 1),
@@ -367,12 +386,15 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever arrives, fails or is abandoned, each record arrives at least once, and never is the cursor beyond one
-        /// that has not arrived; without failures of its own an offset is sent in order.
+        /// Whatever arrives, fails, is abandoned or restarted at a cursor saved some time ago, each record arrives at least
+        /// once, and never is the cursor beyond one that has not arrived; without failures of its own an offset is sent in order.
         #[test]
-        fn every_record_arrives_whatever_fails(script in prop::collection::vec((0u8..6, 0usize..8), 0..400)) {
+        fn every_record_arrives_whatever_fails_and_whenever_it_restarts(
+            script in prop::collection::vec((0u8..9, 0usize..8), 0..400)
+        ) {
             let last = 30u64;
             let mut lane = Lane::new(1, 80);
+            let mut saved = 1;
             let mut arrived = BTreeSet::new();
             let mut pending: Vec<(u64, u64)> = Vec::new();
             let mut mono = 0u64;
@@ -385,21 +407,25 @@ mod tests {
                     let decision = lane.decide(offset);
                     match decision {
                         Decision::Skip => lane.skip_to(offset + 1),
-                        Decision::SendAlone if lane.pending() > 0 => break,
+                        Decision::SendAlone | Decision::SendRestamped if lane.pending() > 0 => break,
                         _ => { let serial = lane.sent(offset, 10, &decision); pending.push((serial, offset)); }
                     }
                 }
-                if what == 5 {
-                    lane.abandon(mono);
-                    pending.clear();
-                } else if !pending.is_empty() {
-                    let (serial, offset) = pending.remove(which % pending.len());
-                    match what {
-                        1 => lane.failed(serial, Fault::Passing, "x", mono),
-                        2 => lane.failed(serial, Fault::Record, "x", mono),
-                        3 => lane.failed(serial, Fault::Configuration, "x", mono),
-                        _ => { arrived.insert(offset); lane.delivered(serial); }
+                match what {
+                    5 => { lane.abandon(mono); pending.clear(); }
+                    6 => saved = lane.cursor(),
+                    7 => { lane = Lane::new(saved, 80); pending.clear(); }
+                    _ if !pending.is_empty() => {
+                        let (serial, offset) = pending.remove(which % pending.len());
+                        match what {
+                            1 => lane.failed(serial, Fault::Passing, "x", mono),
+                            2 => lane.failed(serial, Fault::Record, "x", mono),
+                            3 => lane.failed(serial, Fault::Configuration, "x", mono),
+                            8 => lane.failed(serial, Fault::Time, "x", mono),
+                            _ => { arrived.insert(offset); lane.delivered(serial); }
+                        }
                     }
+                    _ => {}
                 }
                 lane.tidy();
                 for offset in 1..lane.cursor() {
@@ -408,6 +434,52 @@ mod tests {
                 if lane.cursor() > last { break; }
             }
             prop_assert_eq!(lane.cursor(), last + 1);
+        }
+
+        /// A destination that takes records in order, and after one that failed none that was under way behind it (as Kafka
+        /// does with an idempotent producer), has them in order: what comes twice comes after its first time.
+        #[test]
+        fn order_is_kept_over_failures_and_restarts(script in prop::collection::vec((0u8..8, 0usize..8), 0..400)) {
+            let last = 40u64;
+            let mut lane = Lane::new(1, 80);
+            let mut saved = 1;
+            let mut log: Vec<u64> = Vec::new();
+            let mut pending: VecDeque<(u64, u64)> = VecDeque::new();
+            let mut mono = 0u64;
+            let mut script = script.into_iter();
+            for _ in 0..5_000 {
+                let (what, how_many) = script.next().unwrap_or((0, 8));
+                mono += BACKOFF_MAX_NS;
+                while lane.may_send(mono) && lane.next() <= last {
+                    let offset = lane.next();
+                    let decision = lane.decide(offset);
+                    if decision == Decision::Skip {
+                        lane.skip_to(offset + 1);
+                    } else {
+                        pending.push_back((lane.sent(offset, 10, &decision), offset));
+                    }
+                }
+                let arrive = pending.drain(..how_many.min(pending.len())).collect::<Vec<_>>();
+                log.extend(arrive.iter().map(|(_, offset)| *offset));
+                match what {
+                    // A crash: what arrived was never reported.
+                    1 => { lane = Lane::new(saved, 80); pending.clear(); continue; }
+                    2 => saved = lane.cursor(),
+                    _ => {}
+                }
+                for (serial, _) in arrive {
+                    lane.delivered(serial);
+                }
+                if what == 3 {
+                    for (serial, _) in pending.drain(..) {
+                        lane.failed(serial, Fault::Passing, "x", mono);
+                    }
+                }
+                if lane.cursor() > last { break; }
+            }
+            let mut seen = BTreeSet::new();
+            let firsts: Vec<u64> = log.into_iter().filter(|offset| seen.insert(*offset)).collect();
+            prop_assert_eq!(firsts, (1..=last).collect::<Vec<_>>());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The two logs as lanes read them: records of the wanted kinds, everything else passed over.
 
+use crate::config::LaneName;
 use crate::journal;
 use crate::outputs;
 use crate::record::{Output, OutputKind, Record, RecordKind, SensorKey};
@@ -80,6 +81,27 @@ pub trait Log: Send {
     /// # Errors
     /// What the log says, for people; it is tried again later.
     fn read(&mut self, from: u64, bytes_max: usize, items: &mut VecDeque<Item>) -> Result<Progress, String>;
+}
+
+/// The lanes of a destination with what each reads, in the order of their turns.
+pub type Lanes = Vec<(LaneName, Box<dyn Log>)>;
+
+/// The views of a journal and an outputs log that the `wanted` lanes have.
+#[must_use]
+pub fn lanes(
+    wanted: &[LaneName],
+    journal: &journal::JournalReader,
+    outputs: impl Fn() -> outputs::OutputReader,
+) -> Lanes {
+    let of_journal = |kinds| -> Box<dyn Log> { Box::new(JournalLog::new(journal.clone(), kinds)) };
+    let of_outputs = |kinds| -> Box<dyn Log> { Box::new(OutputsLog::new(outputs(), kinds)) };
+    let log = |lane| match lane {
+        LaneName::Alerts => of_outputs(&[OutputKind::Alert]),
+        LaneName::Features => of_outputs(&[OutputKind::Features, OutputKind::Rollup]),
+        LaneName::Dlq => of_journal(&[RecordKind::DeadLetter]),
+        LaneName::Raw => of_journal(&[RecordKind::Block, RecordKind::Json, RecordKind::Node]),
+    };
+    LaneName::ALL.into_iter().filter(|lane| wanted.contains(lane)).map(|lane| (lane, log(lane))).collect()
 }
 
 /// The journal's records of some kinds as a lane's log.

@@ -9,9 +9,14 @@
 
 pub mod cloudevents;
 pub mod cursor;
+pub mod files;
 pub mod kafka;
 pub mod lane;
+pub mod letters;
 pub mod log;
+mod runner;
+
+use crate::config::LaneName;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +44,9 @@ pub enum ForwardError {
     /// The client library refuses its configuration.
     #[error("forward.kafka: {0}")]
     Configuration(String),
+    /// The list of dead letters is unusable.
+    #[error(transparent)]
+    Letters(#[from] letters::LettersError),
     /// The cursor file is unusable.
     #[error("{path}: {source}")]
     Cursor {
@@ -64,6 +72,8 @@ pub struct LaneStats {
     pub evicted: AtomicU64,
     /// Records whose delivery failed and that are sent again.
     pub failed: AtomicU64,
+    /// Records sent with the time of sending, because their own lies too far off for the destination.
+    pub restamped: AtomicU64,
     /// First position that is not known to be delivered.
     pub cursor: AtomicU64,
     /// Records read but not yet delivered.
@@ -86,6 +96,17 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// The counters of a lane.
+    #[must_use]
+    pub fn lane(&self, name: LaneName) -> &LaneStats {
+        match name {
+            LaneName::Alerts => &self.alerts,
+            LaneName::Features => &self.features,
+            LaneName::Dlq => &self.dlq,
+            LaneName::Raw => &self.raw,
+        }
+    }
+
     /// The four lanes with their names.
     #[must_use]
     pub fn lanes(&self) -> [(&'static str, &LaneStats); 4] {

@@ -3,8 +3,10 @@
 //! `{"reason": "...", "source": "...", "topic": "...", "received_ns": 0, "payload_bytes": 0, "payload": "..."}`; a payload
 //! that is no UTF-8 text is in `payload_base64` instead; a long one is cut, and `payload_cut` is true.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Most bytes of the payload that are kept.
 const PAYLOAD_LEN_MAX: usize = 48 * 1024;
@@ -43,25 +45,47 @@ pub(super) fn body(
         received_ns,
         payload_bytes: payload.len(),
         payload: text,
-        payload_base64: if text.is_none() { Some(base64(kept)) } else { None },
+        payload_base64: if text.is_none() { Some(STANDARD.encode(kept)) } else { None },
         payload_cut: kept.len() < payload.len(),
     };
     serde_json::to_vec(&letter).unwrap_or_default().into()
 }
 
-/// Base64 (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let group = at(0) << 16 | at(1) << 8 | at(2);
-        for place in 0..4 {
-            let index = (group >> (18 - 6 * place)) as usize & 63;
-            text.push(if place <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
+/// A dead letter read back.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Refused {
+    /// Why it was refused.
+    pub reason: String,
+    /// The source that it came by.
+    pub source: String,
+    /// Its MQTT topic; none on a serial line.
+    pub topic: Option<String>,
+    /// Its length as it came.
+    pub payload_bytes: u64,
+    payload: Option<String>,
+    payload_base64: Option<String>,
+    /// Whether only its beginning is kept.
+    pub payload_cut: bool,
+}
+
+impl Refused {
+    /// Reads the body of a dead letter.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(body)
+    }
+
+    /// What is kept of the payload.
+    #[must_use]
+    pub fn payload(&self) -> Bytes {
+        match (&self.payload, &self.payload_base64) {
+            (Some(text), _) => text.clone().into(),
+            (None, Some(text)) => STANDARD.decode(text).unwrap_or_default().into(),
+            (None, None) => Bytes::new(),
         }
     }
-    text
 }
 
 #[cfg(test)]
@@ -69,19 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (plain, coded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
-
-    #[test]
     fn a_payload_is_kept_as_text_or_base64_and_cut_when_long() {
         let letter: serde_json::Value =
             serde_json::from_slice(&body("why", "site", Some(b"a/b"), b"{]", 5)).unwrap();
         assert_eq!(letter["payload"], "{]");
+        for payload in [&b"{]"[..], &[0xFF, 0, 1]] {
+            let read = Refused::read(&body("why", "site", Some(b"a/b"), payload, 5)).unwrap();
+            assert_eq!((&read.payload()[..], read.topic.as_deref()), (payload, Some("a/b")));
+        }
         assert_eq!((&letter["reason"], &letter["topic"]), (&"why".into(), &"a/b".into()));
         let long: serde_json::Value =
             serde_json::from_slice(&body("why", "site", None, &[0xFF; 60_000], 5)).unwrap();

@@ -1,12 +1,14 @@
 //! The ingest thread: takes what the sources have, makes records of it, commits them, and then acknowledges. A commit
 //! takes whatever waits, up to a limit: alone at once when idle, in batches under load.
 
+use super::dead::Refused;
 use super::{Session, ToNode, Work};
 use crate::api::control::{Ask, Request, Response};
 use crate::api::metrics::Metrics;
 use crate::clock::Clock;
 use crate::config;
-use crate::journal::{Journal, Stateful};
+use crate::journal::{Journal, Read, Stateful};
+use crate::record::RecordKind;
 use crate::runtime::Stop;
 use crate::source::{Incoming, SourceHandle, Token};
 use std::sync::Arc;
@@ -70,7 +72,9 @@ impl Ingest {
                     false
                 }
                 Ok(Event::Ask(ask)) => {
-                    self.answer(ask);
+                    if !self.answer(ask, &mut work, stop) {
+                        break;
+                    }
                     false
                 }
                 Ok(Event::End) => break,
@@ -104,9 +108,10 @@ impl Ingest {
         self.journal.close();
     }
 
-    /// Answers a command; what it orders goes to the node at once.
-    fn answer(&mut self, ask: Ask) {
+    /// Answers a command; what it orders goes to the node at once. Says whether the ingest can go on.
+    fn answer(&mut self, ask: Ask, work: &mut Work, stop: &Stop) -> bool {
         let now = self.clock.now();
+        let mut goes_on = true;
         let response = match ask.request {
             Request::Nodes { node } => {
                 Response::Nodes { now_ns: now.utc_ns, nodes: self.session.reports(node.as_deref(), now) }
@@ -118,9 +123,40 @@ impl Ingest {
                 },
                 Err(reason) => Response::Error { reason },
             },
+            Request::Retake { position } => match self.refused_input(position) {
+                Ok(incoming) => {
+                    self.session.take(incoming, now, work);
+                    let records = work.records.len();
+                    let refused = work.records.iter().find(|record| record.kind == RecordKind::DeadLetter);
+                    let refused = refused.and_then(|record| Refused::read(&record.body).ok());
+                    goes_on = records == 0 || self.commit(work, stop);
+                    Response::Retaken { records, refused: refused.map(|refused| refused.reason) }
+                }
+                Err(reason) => Response::Error { reason },
+            },
         };
         // Who does not wait for it any more has given up.
         let _ = ask.reply.send(response);
+        goes_on
+    }
+
+    /// The input whose dead letter is at `position` of the journal, as it came.
+    fn refused_input(&self, position: u64) -> Result<Incoming, String> {
+        let read =
+            self.journal.reader().read(position, 1, Duration::ZERO).map_err(|error| error.to_string())?;
+        let Read::Batch(view) = read else {
+            return Err(format!("the journal has nothing at {position} any more"));
+        };
+        let letter = view.records().first().filter(|record| record.kind == RecordKind::DeadLetter);
+        let letter = letter.ok_or_else(|| format!("what is at {position} is no dead letter"))?;
+        let refused = Refused::read(&letter.body).map_err(|error| error.to_string())?;
+        if refused.payload_cut {
+            return Err(format!("of {} bytes only the beginning was kept", refused.payload_bytes));
+        }
+        let source = self.session.source(&refused.source);
+        let source = source.ok_or_else(|| format!("there is no source {} any more", refused.source))?;
+        let payload = refused.payload();
+        Ok(Incoming { source, topic: refused.topic.map(Into::into), payload, redelivered: true, token: None })
     }
 
     /// Sends a message to a node; says whether its source takes it.

@@ -4,7 +4,7 @@
 mod board;
 mod books;
 mod boot;
-mod dead;
+pub mod dead;
 mod foreign;
 pub mod ingest;
 pub mod json;
@@ -243,6 +243,13 @@ impl Session {
             Route::Json { mapping, sensor } => self.take_json(&incoming, mapping, sensor, now, work),
             Route::Refused { key, reason } => self.refuse(&incoming, key, &reason, now, work),
         }
+    }
+
+    /// The source of this name, if there is one.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Option<SourceId> {
+        let index = self.sources.iter().position(|source| source == name)?;
+        Some(SourceId(u16::try_from(index).ok()?))
     }
 
     /// Lets go what has been held too long.

@@ -4,7 +4,7 @@ use super::board::{self, BoardProcess, Spec};
 use super::oracle::Oracle;
 use super::plan::{Load, Memory, Plan, Random, Victim};
 use crate::agent::Agent;
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, Setup};
 use crate::mosquitto::Mosquitto;
 use crate::{process, tools, wait};
 use anyhow::{Result, ensure};
@@ -66,7 +66,7 @@ impl World {
     /// # Errors
     /// When a part does not come up.
     pub fn start(seed: u64) -> Result<Self> {
-        let kafka = Kafka::start_with(RETENTION)?;
+        let kafka = Kafka::start_with(&Setup { properties: RETENTION.into(), ..Setup::default() })?;
         let broker = Mosquitto::start(settings(Memory::Fresh))?;
         let agent = Agent::started(&format!(
             "[[source.mqtt]]\nname = \"site\"\naddress = \"{}\"\n\n\

@@ -9,7 +9,6 @@ use spindle_tests::mosquitto::{self, Mosquitto};
 use spindle_tests::process;
 use spindle_tests::proxy::Proxy;
 use spindle_tests::raw;
-use spindle_tests::tools;
 use spindle_tests::wait::{self, PATIENCE};
 use std::time::Duration;
 
@@ -118,9 +117,7 @@ fn a_half_open_link_to_the_broker_is_found_by_keep_alive_and_made_anew_without_l
 
 #[test]
 fn a_half_open_link_to_kafka_is_found_by_time_out_and_made_anew_without_loss() {
-    let inner = tools::free_port().unwrap();
-    let link = Proxy::start(inner).unwrap();
-    let kafka = Kafka::start_behind(inner, link.port()).unwrap();
+    let (kafka, link) = Kafka::start_behind_proxy().unwrap();
     let broker = Mosquitto::start("").unwrap();
     let config = crate::config(&broker.address(), &kafka, "half-open", "");
     let config = config.replacen(&kafka.address(), &link.address(), 1)

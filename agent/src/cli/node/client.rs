@@ -16,32 +16,32 @@ const GATEWAY_MAX: Duration = Duration::from_secs(10);
 
 /// Which gateway, and how long to wait.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Target {
+pub(in crate::cli) struct Target {
     #[command(flatten)]
-    pub(super) place: Place,
-    /// How long the node may take to answer
+    pub(in crate::cli) place: Place,
+    /// How long the answer may take
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(super) timeout: Duration,
+    pub(in crate::cli) timeout: Duration,
     /// Print one JSON object
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 /// A connection to a gateway.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(in crate::cli) struct Client {
     stream: BufReader<UnixStream>,
     timeout: Duration,
 }
 
 impl Client {
-    pub(super) fn open(target: &Target) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn open(target: &Target) -> anyhow::Result<Self> {
         let path = control::path(&target.place.data_dir()?);
         let stream = match UnixStream::connect(&path) {
             Ok(stream) => stream,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 bail!(
-                    "no gateway runs here ({} does not answer): nodes are reached through it, start `spindle run`",
+                    "no gateway runs here ({} does not answer): it is needed for this, start `spindle run`",
                     path.display()
                 )
             }
@@ -53,7 +53,8 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream), timeout: target.timeout })
     }
 
-    fn ask(&mut self, request: &Request) -> anyhow::Result<Response> {
+    /// One request and its answer.
+    pub(in crate::cli) fn ask(&mut self, request: &Request) -> anyhow::Result<Response> {
         let mut line = serde_json::to_vec(request).context("cannot write a request")?;
         line.push(b'\n');
         // A gateway with too many commands says so before it has read anything, and then takes nothing.

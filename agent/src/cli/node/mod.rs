@@ -2,7 +2,7 @@
 //! a node's link is.
 
 mod change;
-mod client;
+pub(super) mod client;
 mod identify;
 mod list;
 mod reboot;

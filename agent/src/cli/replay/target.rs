@@ -1,9 +1,9 @@
 //! Where a replay's results go: files, or Kafka through the gateway's own forward.
 
 use crate::clock::Clock;
-use crate::config::{Config, KafkaForward, Outputs};
-use crate::forward::kafka::{KafkaDestination, Logs};
-use crate::forward::log::OutputsLog;
+use crate::config::{Config, KafkaForward, LaneName, Outputs};
+use crate::forward::kafka::KafkaDestination;
+use crate::forward::log::{Log, OutputsLog};
 use crate::outputs::{Commit, OutputLog};
 use crate::record::{Output, OutputKind};
 use crate::runtime::{self, Delivery};
@@ -68,17 +68,15 @@ impl Target {
             None => toml::from_str(&format!("brokers = {brokers:?}"))
                 .context("the built-in settings are malformed")?,
         };
-        let settings =
-            KafkaForward { brokers: brokers.into(), topic_prefix: prefix.into(), raw: false, ..settings };
+        let settings = KafkaForward { brokers: brokers.into(), topic_prefix: prefix.into(), ..settings };
         let dir = tempfile::Builder::new().prefix("spindle-replay-").tempdir()?;
         let log = OutputLog::open(dir.path(), &Outputs { size_max: WAITING_MAX, ..Outputs::default() })?;
-        let of = |kinds: &'static [OutputKind]| Box::new(OutputsLog::new(log.reader(), kinds));
-        let logs = Logs {
-            raw: None,
-            features: of(&[OutputKind::Features, OutputKind::Rollup]),
-            alerts: of(&[OutputKind::Alert]),
-            dlq: of(&[]),
-        };
+        let of =
+            |kinds: &'static [OutputKind]| Box::new(OutputsLog::new(log.reader(), kinds)) as Box<dyn Log>;
+        let logs = vec![
+            (LaneName::Alerts, of(&[OutputKind::Alert])),
+            (LaneName::Features, of(&[OutputKind::Features, OutputKind::Rollup])),
+        ];
         let destination =
             KafkaDestination::new(&settings, &config.gateway.name, dir.path(), logs, Clock::system())?;
         Ok(Self::Kafka(Box::new(Topics {

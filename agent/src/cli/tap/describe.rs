@@ -80,6 +80,12 @@ pub(super) fn describe_wire(topic: &str, payload: &[u8]) -> Line {
     Line { time_ns: None, key, kind: kind.into(), text, fields }
 }
 
+/// What bytes are, if they are a message of a board's: its kind and a line of text.
+pub(in crate::cli) fn describe_bytes(bytes: &[u8]) -> (&'static str, String) {
+    let (kind, text, _) = describe_message(bytes);
+    (kind, text)
+}
+
 fn shorten(text: &str) -> String {
     const CHARS_MAX: usize = 160;
     let flat = text.replace(['\n', '\r'], " ");

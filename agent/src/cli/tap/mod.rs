@@ -1,6 +1,6 @@
 //! `spindle tap`: what flows, decoded, in the terminal.
 
-mod describe;
+pub(super) mod describe;
 
 use super::Outcome;
 use super::place::Place;

@@ -12,8 +12,8 @@ pub fn of_code(code: Code) -> Fault {
         | Code::InvalidMessage
         | Code::InvalidMessageSize
         | Code::InvalidRecord
-        | Code::InvalidTimestamp
         | Code::BadMessage => Fault::Record,
+        Code::InvalidTimestamp => Fault::Time,
         Code::UnknownTopicOrPartition
         | Code::UnknownTopic
         | Code::UnknownPartition
@@ -38,6 +38,23 @@ pub fn of_code(code: Code) -> Fault {
     }
 }
 
+/// Whose fault it is when the client as a whole reports `code`. A broker that speaks TLS to a client that does not, or the
+/// reverse, looks like a broken connection: only librdkafka's words tell.
+#[must_use]
+pub fn of_client(code: Code, reason: &str) -> Fault {
+    if reason.contains("security.protocol") || reason.contains("SSL") {
+        Fault::Configuration
+    } else {
+        of_code(code)
+    }
+}
+
+/// Whether `code` says that a topic does not exist.
+#[must_use]
+pub fn is_missing_topic(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
+}
+
 /// What to look at when it is the configuration's fault.
 #[must_use]
 pub fn advice(code: Code) -> &'static str {
@@ -51,7 +68,9 @@ pub fn advice(code: Code) -> &'static str {
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
             "the broker does not accept the user or the mechanism; see [forward.kafka.properties] sasl.*"
         }
-        Code::SSL => "TLS failed; see [forward.kafka.properties] ssl.*",
+        Code::SSL | Code::BrokerTransportFailure => {
+            "the two ends do not agree on TLS; see [forward.kafka.properties] security.protocol and ssl.*"
+        }
         _ => "see [forward.kafka] and the broker's log",
     }
 }
@@ -68,5 +87,9 @@ mod tests {
         assert_eq!(of_code(Code::BrokerTransportFailure), Fault::Passing);
         assert_eq!(of_code(Code::NotEnoughReplicas), Fault::Passing);
         assert_eq!(of_code(Code::PurgeQueue), Fault::Passing);
+        assert_eq!(of_code(Code::InvalidTimestamp), Fault::Time);
+        let words = "Disconnected: might be caused by incorrect security.protocol configuration";
+        assert_eq!(of_client(Code::BrokerTransportFailure, words), Fault::Configuration);
+        assert_eq!(of_client(Code::BrokerTransportFailure, "Connection refused"), Fault::Passing);
     }
 }

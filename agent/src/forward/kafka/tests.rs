@@ -1,7 +1,8 @@
 //! Against librdkafka's mock cluster: what a broker answers, and what comes out at the other end.
 
 use super::*;
-use crate::forward::log::Content;
+use crate::config::LaneName;
+use crate::forward::log::{Content, Log, Progress};
 use crate::record::SensorKey;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 /// A log in memory that tests append to; what lies before `first` is evicted.
@@ -66,12 +67,10 @@ impl Bench {
         let text = format!("brokers = \"{}\"\ntopic_prefix = \"t\"", self.cluster.bootstrap_servers());
         let mut config: KafkaForward = toml::from_str(&text).unwrap();
         config.properties = self.properties.clone();
-        let logs = Logs {
-            raw: Some(Box::new(self.raw.clone())),
-            features: Box::new(MemoryLog::default()),
-            alerts: Box::new(self.alerts.clone()),
-            dlq: Box::new(MemoryLog::default()),
-        };
+        let logs: Lanes = vec![
+            (LaneName::Alerts, Box::new(self.alerts.clone())),
+            (LaneName::Raw, Box::new(self.raw.clone())),
+        ];
         KafkaDestination::new(&config, "gw", self.dir.path(), logs, Clock::system()).unwrap()
     }
 
