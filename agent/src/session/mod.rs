@@ -10,6 +10,7 @@ pub mod ingest;
 pub mod json;
 mod message;
 mod node;
+pub mod observe;
 pub mod report;
 mod stream;
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub(super) struct Node {
     active: Option<BootId>,
     switches: u32,
     switches_since_ns: u64,
+    /// By how much its UTC was ahead of the gateway's when it told it last, ns: its clock's error, less the time on the way.
+    pub(super) ahead_ns: Option<i64>,
 }
 
 impl Node {
@@ -57,6 +59,7 @@ impl Node {
             active: None,
             switches: 0,
             switches_since_ns: 0,
+            ahead_ns: None,
         }
     }
 
@@ -172,6 +175,7 @@ impl Node {
         boot.set_tick_hz(pair.tick_hz);
         let error_max_ns = i64::try_from(ctx.config.clock_error_max.as_nanos()).unwrap_or(i64::MAX);
         let ahead_ns = pair.utc_ns.saturating_sub(ctx.now.utc_ns);
+        self.ahead_ns = Some(ahead_ns);
         if ahead_ns > error_max_ns || pair.utc_ns < UTC_MIN_NS {
             ctx.metrics.pairs_refused.increment();
             if !boot.doubtful {

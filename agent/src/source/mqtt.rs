@@ -4,7 +4,10 @@
 
 use super::time::TimeTeller;
 use super::tls::{Trouble, Tunnel, TunnelError};
-use super::{BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId, Token};
+use super::{
+    BATCH_BYTES_MAX, BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId, SourceState,
+    Token,
+};
 use crate::api::metrics;
 use crate::config::{Gateway, MqttSource};
 use crate::runtime::Stop;
@@ -134,6 +137,7 @@ impl Mqtt {
     }
 
     async fn work(mut self, inbox: Inbox, end: SourceEnd, stop: Stop) {
+        let state = end.state.clone();
         let control = control(
             self.client.clone(),
             end,
@@ -143,7 +147,7 @@ impl Mqtt {
         );
         let client = self.client.clone();
         tokio::select! {
-            () = self.receive(inbox, &stop) => {}
+            () = self.receive(inbox, &stop, &state) => {}
             () = control => {}
         }
         // Control has ended, so all is acknowledged that will be: say goodbye, so that the broker need not wait.
@@ -154,10 +158,11 @@ impl Mqtt {
     }
 
     /// Polls for ever.
-    async fn receive(&mut self, inbox: Inbox, stop: &Stop) {
+    async fn receive(&mut self, inbox: Inbox, stop: &Stop, state: &SourceState) {
         let mut backoff = BACKOFF_MIN;
         let mut said = false;
         let mut batch = Vec::new();
+        let mut bytes = 0;
         loop {
             match self.events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
@@ -166,14 +171,17 @@ impl Mqtt {
                     said = false;
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) if !stop.is_set() => {
-                    self.take(publish, &mut batch)
+                    bytes += publish.payload.len();
+                    self.take(publish, &mut batch);
                 }
                 Ok(Event::Incoming(Packet::SubAck(ack))) => {
                     let failed =
                         |code: &SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
                     if ack.return_codes.iter().any(failed) {
+                        state.down("broker refuses a subscription");
                         tracing::error!(source = self.name, codes = ?ack.return_codes, "broker refuses a subscription");
                     } else {
+                        state.up();
                         tracing::info!(source = self.name, "subscribed");
                     }
                 }
@@ -182,8 +190,9 @@ impl Mqtt {
                     if self.connection.swap(0, Ordering::Relaxed) != 0 {
                         self.metrics.source.disconnections.increment();
                     }
+                    let error = self.words(&error);
+                    state.down(error.clone());
                     if !said {
-                        let error = self.words(&error);
                         tracing::warn!(source = self.name, error, "broker is not reached; trying again");
                         said = true;
                     }
@@ -194,10 +203,12 @@ impl Mqtt {
             // Events that rumqttc has read already are taken without waiting; then the batch goes on.
             let ready = !self.events.state.events.is_empty();
             if !batch.is_empty()
-                && (!ready || batch.len() >= BATCH_LEN_MAX)
-                && inbox.send(std::mem::take(&mut batch)).await.is_err()
+                && (!ready || batch.len() >= BATCH_LEN_MAX || bytes >= BATCH_BYTES_MAX)
             {
-                return;
+                bytes = 0;
+                if inbox.send(std::mem::take(&mut batch)).await.is_err() {
+                    return;
+                }
             }
         }
     }

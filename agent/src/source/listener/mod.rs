@@ -152,6 +152,7 @@ impl Listener {
             stop,
             closing: Stop::new(),
         });
+        end.state.up();
         let sockets_max = self.clients_max.saturating_add(STRANGERS_MAX).min(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(sockets_max));
         tokio::select! {
