@@ -192,7 +192,8 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
     let (asks, control) = mpsc::channel(control::CONNECTIONS_MAX);
     sources.tasks.extend(start_control(data_dir, &io, asks.clone(), stop));
     let names = sources.names;
-    let states = names.iter().cloned().zip(sources.handles.iter().map(|handle| handle.state.clone())).collect();
+    let states =
+        names.iter().cloned().zip(sources.handles.iter().map(|handle| handle.state.clone())).collect();
     let session = Session::new(&config.session, &config.source.json, names, state, metrics.clone())
         .with_hardware(hardware);
     let ingest = Ingest {
@@ -216,8 +217,7 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         turns.turns.pipeline.set(turn_clock.now().mono_ns);
         stop_asked.is_set()
     };
-    let pipeline_thread =
-        thread("spindle-pipeline", stop, move || runner.run(may_go_on).map(drop))?;
+    let pipeline_thread = thread("spindle-pipeline", stop, move || runner.run(may_go_on).map(drop))?;
     let destinations_stop = Stop::new();
     let mut threads = Vec::new();
     let mut forward = Vec::new();

@@ -12,6 +12,7 @@ pub mod bench;
 pub mod fuzz;
 pub mod kafka;
 pub mod line;
+pub mod metrics;
 pub mod mosquitto;
 pub mod node;
 pub mod obedient;

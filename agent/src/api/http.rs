@@ -89,7 +89,13 @@ impl Http {
     }
 
     /// Works until `stop`. `spawn` starts a connection's work; `blocking` runs what waits for a disk.
-    pub async fn run(mut self, watch: Arc<Watch>, stop: Stop, blocking: Handle, spawn: impl Fn(ConnectionTask) + Send) {
+    pub async fn run(
+        mut self,
+        watch: Arc<Watch>,
+        stop: Stop,
+        blocking: Handle,
+        spawn: impl Fn(ConnectionTask) + Send,
+    ) {
         tokio::select! {
             () = stop.wait() => {}
             () = self.work(watch, blocking, spawn) => {}
@@ -135,7 +141,11 @@ async fn serve(stream: TcpStream, watch: Arc<Watch>, blocking: Handle) {
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(request: &Request<Incoming>, watch: Arc<Watch>, blocking: &Handle) -> Response<Full<bytes::Bytes>> {
+async fn answer(
+    request: &Request<Incoming>,
+    watch: Arc<Watch>,
+    blocking: &Handle,
+) -> Response<Full<bytes::Bytes>> {
     watch.metrics.requests.increment();
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n".into());
@@ -153,10 +163,13 @@ async fn answer(request: &Request<Incoming>, watch: Arc<Watch>, blocking: &Handl
 
 async fn metrics(watch: Arc<Watch>, blocking: &Handle) -> Response<Full<bytes::Bytes>> {
     let (observation, age) = watch.observe().await;
-    let looking = blocking.spawn_blocking(move || prometheus::write(&watch, &observation, age, &watch.disk()));
+    let looking =
+        blocking.spawn_blocking(move || prometheus::write(&watch, &observation, age, &watch.disk()));
     match looking.await {
         Ok(body) => text(StatusCode::OK, prometheus::CONTENT_TYPE, body),
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "the metrics could not be written\n".into()),
+        Err(_) => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "the metrics could not be written\n".into())
+        }
     }
 }
 

@@ -64,7 +64,11 @@ fn escaped(text: &str) -> String {
 pub(super) fn write(watch: &Watch, seen: &Observation, age: Duration, disk: &Disk) -> String {
     let mut text = Text::default();
     text.family("spindle_build_info", "gauge", "Version and gateway, as labels; always 1.");
-    text.sample("spindle_build_info", &[("gateway", &watch.gateway), ("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.sample(
+        "spindle_build_info",
+        &[("gateway", &watch.gateway), ("version", env!("CARGO_PKG_VERSION"))],
+        1,
+    );
     sources(&mut text, watch);
     session(&mut text, watch, seen, age);
     sensors(&mut text, seen);
@@ -73,7 +77,12 @@ pub(super) fn write(watch: &Watch, seen: &Observation, age: Duration, disk: &Dis
     pipeline(&mut text, watch);
     alerts(&mut text, disk);
     forward(&mut text, watch, disk);
-    text.one("spindle_http_requests_total", "counter", "HTTP requests answered.", watch.metrics.requests.get());
+    text.one(
+        "spindle_http_requests_total",
+        "counter",
+        "HTTP requests answered.",
+        watch.metrics.requests.get(),
+    );
     text.0
 }
 
@@ -84,7 +93,11 @@ fn counters(text: &mut Text, families: &[(&str, &str, &Counter)]) {
 }
 
 fn sources(text: &mut Text, watch: &Watch) {
-    text.family("spindle_source_up", "gauge", "Whether a source is connected and subscribed, listening or open.");
+    text.family(
+        "spindle_source_up",
+        "gauge",
+        "Whether a source is connected and subscribed, listening or open.",
+    );
     for (name, state) in &watch.sources {
         text.sample("spindle_source_up", &[("source", name)], u8::from(state.problem().is_none()));
     }
@@ -94,15 +107,43 @@ fn sources(text: &mut Text, watch: &Watch) {
         &[
             ("spindle_source_connections_total", "Connections made, in and out.", &source.connections),
             ("spindle_source_disconnections_total", "Connections lost or refused.", &source.disconnections),
-            ("spindle_source_clients_refused_total", "Clients that the listener turned away.", &source.clients_refused),
+            (
+                "spindle_source_clients_refused_total",
+                "Clients that the listener turned away.",
+                &source.clients_refused,
+            ),
             ("spindle_source_messages_total", "Messages received.", &source.messages),
             ("spindle_source_bytes_total", "Bytes of messages received.", &source.bytes),
-            ("spindle_source_acks_stale_total", "Acknowledgements whose connection had ended.", &source.acks_stale),
-            ("spindle_source_outgoing_dropped_total", "Messages to nodes dropped: the way was full.", &source.outgoing_dropped),
-            ("spindle_source_subscriber_dropped_total", "Messages dropped for a slow subscriber of the listener.", &source.subscriber_dropped),
-            ("spindle_source_packets_refused_total", "Connections ended for a malformed or too large packet.", &source.packets_refused),
-            ("spindle_source_subscriptions_refused_total", "Subscriptions refused: too many.", &source.subscriptions_refused),
-            ("spindle_source_retained_dropped_total", "Messages not retained: too many.", &source.retained_dropped),
+            (
+                "spindle_source_acks_stale_total",
+                "Acknowledgements whose connection had ended.",
+                &source.acks_stale,
+            ),
+            (
+                "spindle_source_outgoing_dropped_total",
+                "Messages to nodes dropped: the way was full.",
+                &source.outgoing_dropped,
+            ),
+            (
+                "spindle_source_subscriber_dropped_total",
+                "Messages dropped for a slow subscriber of the listener.",
+                &source.subscriber_dropped,
+            ),
+            (
+                "spindle_source_packets_refused_total",
+                "Connections ended for a malformed or too large packet.",
+                &source.packets_refused,
+            ),
+            (
+                "spindle_source_subscriptions_refused_total",
+                "Subscriptions refused: too many.",
+                &source.subscriptions_refused,
+            ),
+            (
+                "spindle_source_retained_dropped_total",
+                "Messages not retained: too many.",
+                &source.retained_dropped,
+            ),
             ("spindle_source_frames_damaged_total", "Damaged serial frames.", &source.frames_damaged),
         ],
     );
@@ -115,24 +156,69 @@ fn session(text: &mut Text, watch: &Watch, seen: &Observation, age: Duration) {
         &[
             ("spindle_session_blocks_total", "Blocks accepted.", &session.blocks),
             ("spindle_session_duplicates_total", "Messages that came again.", &session.duplicates),
-            ("spindle_session_late_total", "Messages that came after their place had been given up.", &session.late),
-            ("spindle_session_held_dropped_total", "Messages let go from the reorder buffer, to be sent again.", &session.held_dropped),
+            (
+                "spindle_session_late_total",
+                "Messages that came after their place had been given up.",
+                &session.late,
+            ),
+            (
+                "spindle_session_held_dropped_total",
+                "Messages let go from the reorder buffer, to be sent again.",
+                &session.held_dropped,
+            ),
             ("spindle_session_boots_total", "Boots of nodes seen for the first time.", &session.boots),
-            ("spindle_session_twins_total", "Times that two boards were found to use one node id.", &session.twins),
-            ("spindle_session_nodes_forgotten_total", "Nodes forgotten to make room.", &session.nodes_forgotten),
-            ("spindle_session_newcomers_refused_total", "Messages of unknown nodes and sensors refused: no room.", &session.newcomers_refused),
+            (
+                "spindle_session_twins_total",
+                "Times that two boards were found to use one node id.",
+                &session.twins,
+            ),
+            (
+                "spindle_session_nodes_forgotten_total",
+                "Nodes forgotten to make room.",
+                &session.nodes_forgotten,
+            ),
+            (
+                "spindle_session_newcomers_refused_total",
+                "Messages of unknown nodes and sensors refused: no room.",
+                &session.newcomers_refused,
+            ),
             ("spindle_session_dead_letters_total", "Messages refused.", &session.dead_letters),
-            ("spindle_session_dead_letters_dropped_total", "Refused messages not kept: their source's budget was spent.", &session.dead_letters_dropped),
-            ("spindle_session_clock_doubtful_total", "Blocks whose time is doubtful.", &session.clock_doubtful),
-            ("spindle_session_pairs_refused_total", "Clock readings of nodes refused.", &session.pairs_refused),
-            ("spindle_session_times_told_total", "Questions of nodes for the time answered.", &session.times_told),
-            ("spindle_session_before_birth_total", "Messages dropped because their node's birth had not come.", &session.before_birth),
-            ("spindle_session_births_contradicting_total", "Births that contradict the node's file.", &session.births_contradicting),
+            (
+                "spindle_session_dead_letters_dropped_total",
+                "Refused messages not kept: their source's budget was spent.",
+                &session.dead_letters_dropped,
+            ),
+            (
+                "spindle_session_clock_doubtful_total",
+                "Blocks whose time is doubtful.",
+                &session.clock_doubtful,
+            ),
+            (
+                "spindle_session_pairs_refused_total",
+                "Clock readings of nodes refused.",
+                &session.pairs_refused,
+            ),
+            (
+                "spindle_session_times_told_total",
+                "Questions of nodes for the time answered.",
+                &session.times_told,
+            ),
+            (
+                "spindle_session_before_birth_total",
+                "Messages dropped because their node's birth had not come.",
+                &session.before_birth,
+            ),
+            (
+                "spindle_session_births_contradicting_total",
+                "Births that contradict the node's file.",
+                &session.births_contradicting,
+            ),
         ],
     );
     text.one("spindle_session_held", "gauge", "Messages in the reorder buffer.", session.held.get());
     text.one("spindle_session_nodes", "gauge", "Nodes known.", session.nodes.get());
-    let help = "Age of the books and clocks below: they are older than the scrape while the journal cannot commit.";
+    let help =
+        "Age of the books and clocks below: they are older than the scrape while the journal cannot commit.";
     text.one("spindle_session_age_seconds", "gauge", help, age.as_secs_f64());
     let sum = |pick: fn(&Book) -> u64| {
         seen.sensors.iter().map(|(_, book)| pick(book)).fold(pick(&seen.more), u64::saturating_add)
@@ -173,7 +259,12 @@ fn sensors(text: &mut Text, seen: &Observation) {
     for (sensor, book) in &seen.sensors {
         text.sample(held, &[("sensor", sensor)], book.held);
     }
-    text.one("spindle_sensors", "gauge", "Sensors in the books.", seen.sensors.len() as u64 + seen.sensors_more);
+    text.one(
+        "spindle_sensors",
+        "gauge",
+        "Sensors in the books.",
+        seen.sensors.len() as u64 + seen.sensors_more,
+    );
     let help = "Sensors that are told in sum, as sensor=\"(more)\".";
     text.one("spindle_sensors_in_sum", "gauge", help, seen.sensors_more);
 }
@@ -187,12 +278,16 @@ fn nodes(text: &mut Text, seen: &Observation) {
             }
         }
     };
-    family("spindle_node_clock_offset_seconds", "By how much the node's UTC was ahead when it told it last.", |node| {
-        node.clock_ahead_ns.map(|ahead_ns| ahead_ns as f64 / 1e9)
-    });
-    family("spindle_node_clock_drift_ratio", "By how much the node's tick is longer than it should be.", |node| {
-        node.clock_drift_ppm.map(|ppm| ppm / 1e6)
-    });
+    family(
+        "spindle_node_clock_offset_seconds",
+        "By how much the node's UTC was ahead when it told it last.",
+        |node| node.clock_ahead_ns.map(|ahead_ns| ahead_ns as f64 / 1e9),
+    );
+    family(
+        "spindle_node_clock_drift_ratio",
+        "By how much the node's tick is longer than it should be.",
+        |node| node.clock_drift_ppm.map(|ppm| ppm / 1e6),
+    );
     family("spindle_node_clock_doubtful", "Whether the node's clock is doubtful.", |node| {
         Some(f64::from(u8::from(node.clock_doubtful)))
     });
@@ -203,37 +298,65 @@ fn nodes(text: &mut Text, seen: &Observation) {
         node.heard_ns.map(|heard_ns| heard_ns as f64 / 1e9)
     });
     text.one("spindle_nodes_untold", "gauge", "Nodes that have no series of their own.", seen.nodes_more);
-    text.one("spindle_nodes_clock_doubtful", "gauge", "Nodes whose clock is doubtful, of all.", seen.clocks_doubtful);
+    text.one(
+        "spindle_nodes_clock_doubtful",
+        "gauge",
+        "Nodes whose clock is doubtful, of all.",
+        seen.clocks_doubtful,
+    );
 }
 
 fn journal(text: &mut Text, watch: &Watch, disk: &Disk) {
     let journal = &watch.metrics.journal;
     let (journal_max, outputs_max) = watch.sizes_max();
     text.one("spindle_journal_bytes", "gauge", "Bytes of the journal on disk.", disk.journal_bytes);
-    text.one("spindle_journal_limit_bytes", "gauge", "Bytes at which the oldest segment is evicted.", journal_max);
+    text.one(
+        "spindle_journal_limit_bytes",
+        "gauge",
+        "Bytes at which the oldest segment is evicted.",
+        journal_max,
+    );
     text.one("spindle_journal_records", "gauge", "Records in the journal.", disk.journal_records);
     let age = disk.journal_age.unwrap_or_default().as_secs_f64();
     text.one("spindle_journal_oldest_age_seconds", "gauge", "Age of the oldest record in the journal.", age);
     let refuses = u8::from(journal.problem.lock().is_some());
-    text.one("spindle_journal_refuses", "gauge", "Whether nothing can be committed now: see /ready.", refuses);
+    text.one(
+        "spindle_journal_refuses",
+        "gauge",
+        "Whether nothing can be committed now: see /ready.",
+        refuses,
+    );
     text.one("spindle_journal_next_offset", "gauge", "Offset of the next record.", journal.next_offset.get());
     text.histogram("spindle_journal_commit_seconds", "How long commits took.", &journal.commit_time);
     counters(
         text,
         &[
             ("spindle_journal_commits_total", "Commits.", &journal.commits),
-            ("spindle_journal_commit_failures_total", "Commits that failed and were tried again.", &journal.failures),
+            (
+                "spindle_journal_commit_failures_total",
+                "Commits that failed and were tried again.",
+                &journal.failures,
+            ),
             ("spindle_journal_records_total", "Records committed.", &journal.records),
             ("spindle_journal_record_bytes_total", "Bytes of records committed.", &journal.bytes),
             ("spindle_journal_segments_evicted_total", "Segments evicted.", &journal.segments_evicted),
-            ("spindle_journal_segments_damaged_total", "Segments set aside as damaged.", &journal.segments_damaged),
+            (
+                "spindle_journal_segments_damaged_total",
+                "Segments set aside as damaged.",
+                &journal.segments_damaged,
+            ),
             ("spindle_journal_damages_total", "Damaged places that readers skipped.", &journal.damages),
             ("spindle_journal_records_damaged_total", "Records in damaged places.", &journal.records_damaged),
         ],
     );
     let outputs = watch.pipeline.stats().outputs;
     text.one("spindle_outputs_bytes", "gauge", "Bytes of features, rollups and alerts kept.", outputs.bytes);
-    text.one("spindle_outputs_limit_bytes", "gauge", "Bytes at which the oldest of them are evicted.", outputs_max);
+    text.one(
+        "spindle_outputs_limit_bytes",
+        "gauge",
+        "Bytes at which the oldest of them are evicted.",
+        outputs_max,
+    );
     let evicted = "spindle_outputs_evicted_total";
     text.family(evicted, "counter", "Records of the outputs log evicted, since the log was made.");
     text.sample(evicted, &[("kind", "features")], outputs.evicted_features);
@@ -252,7 +375,11 @@ fn pipeline(text: &mut Text, watch: &Watch) {
         ("alert_changes", "Alerts raised, cleared or withdrawn.", stats.pipeline.alert_changes),
         ("late_samples", "Samples that came after their place had passed.", stats.pipeline.late_samples),
         ("undecodable", "Records whose body could not be read.", stats.pipeline.undecodable),
-        ("sensors_refused", "Records of sensors beyond the most that it keeps.", stats.pipeline.sensors_refused),
+        (
+            "sensors_refused",
+            "Records of sensors beyond the most that it keeps.",
+            stats.pipeline.sensors_refused,
+        ),
         ("states_refused", "Saved states that could not be used.", stats.pipeline.states_refused),
         ("commit_failures", "Commits of outputs that failed and were tried again.", stats.commit_failures),
         ("read_failures", "Reads of the journal that failed and were tried again.", stats.read_failures),
@@ -275,10 +402,14 @@ fn alerts(text: &mut Text, disk: &Disk) {
 
 /// A lane's numbers, as families.
 const LANE: [(&str, &str, &str, fn(&LaneStats) -> &AtomicU64); 8] = [
-    ("sent_records_total", "counter", "Records handed to the client library, repeats included.", |lane| &lane.sent),
+    ("sent_records_total", "counter", "Records handed to the client library, repeats included.", |lane| {
+        &lane.sent
+    }),
     ("delivered_records_total", "counter", "Records delivered.", |lane| &lane.delivered),
     ("delivered_bytes_total", "counter", "Bytes of payload delivered.", |lane| &lane.delivered_bytes),
-    ("dead_records_total", "counter", "Records sent to the dead letters for a fault of their own.", |lane| &lane.dead),
+    ("dead_records_total", "counter", "Records sent to the dead letters for a fault of their own.", |lane| {
+        &lane.dead
+    }),
     ("evicted_records_total", "counter", "Records evicted before they could be sent.", |lane| &lane.evicted),
     ("failed_records_total", "counter", "Deliveries that failed and are tried again.", |lane| &lane.failed),
     ("cursor", "gauge", "First position that is not known to be delivered.", |lane| &lane.cursor),
@@ -339,7 +470,12 @@ mod tests {
         }
         let mut text = Text::default();
         text.histogram("t", "Help.", &histogram);
-        for line in ["t_bucket{le=\"0.0001\"} 1", "t_bucket{le=\"0.0002\"} 2", "t_bucket{le=\"5\"} 3", "t_bucket{le=\"+Inf\"} 4"] {
+        for line in [
+            "t_bucket{le=\"0.0001\"} 1",
+            "t_bucket{le=\"0.0002\"} 2",
+            "t_bucket{le=\"5\"} 3",
+            "t_bucket{le=\"+Inf\"} 4",
+        ] {
             assert!(text.0.contains(line), "{line} is missing in\n{}", text.0);
         }
         assert!(text.0.ends_with("t_sum 9.002201\nt_count 4\n"), "{}", text.0);

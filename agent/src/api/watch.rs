@@ -131,7 +131,8 @@ impl Watch {
     /// What lies on disk. Blocks: not for the I/O thread.
     #[must_use]
     pub fn disk(&self) -> Disk {
-        let mut disk = Disk { journal_bytes: folder_bytes(&self.data_dir.join("journal")), ..Disk::default() };
+        let mut disk =
+            Disk { journal_bytes: folder_bytes(&self.data_dir.join("journal")), ..Disk::default() };
         if let (Ok(oldest), Ok(next)) = (self.journal.oldest_offset(), self.journal.next_offset()) {
             disk.journal_records = next.saturating_sub(oldest);
             disk.journal_age = self.age(oldest, next);

@@ -50,7 +50,8 @@ impl News {
 
     /// Notes a message.
     pub(super) fn take(&mut self, message: &Message<'_>, payload: &Bytes, utc_ns: i64) {
-        let heard = || Some(Heard { payload: payload.clone(), utc_ns });
+        // A copy of its own: the message's bytes may keep a whole buffer alive.
+        let heard = || Some(Heard { payload: Bytes::copy_from_slice(payload), utc_ns });
         match message {
             Message::Birth(_) => {
                 self.birth = heard();

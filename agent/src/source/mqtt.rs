@@ -5,12 +5,13 @@
 use super::time::TimeTeller;
 use super::tls::{Trouble, Tunnel, TunnelError};
 use super::{
-    BATCH_BYTES_MAX, BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId, SourceState,
-    Token,
+    BATCH_BYTES_MAX, BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId,
+    SourceState, Token,
 };
 use crate::api::metrics;
 use crate::config::{Gateway, MqttSource};
 use crate::runtime::Stop;
+use bytes::Bytes;
 use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
@@ -202,9 +203,7 @@ impl Mqtt {
             }
             // Events that rumqttc has read already are taken without waiting; then the batch goes on.
             let ready = !self.events.state.events.is_empty();
-            if !batch.is_empty()
-                && (!ready || batch.len() >= BATCH_LEN_MAX || bytes >= BATCH_BYTES_MAX)
-            {
+            if !batch.is_empty() && (!ready || batch.len() >= BATCH_LEN_MAX || bytes >= BATCH_BYTES_MAX) {
                 bytes = 0;
                 if inbox.send(std::mem::take(&mut batch)).await.is_err() {
                     return;
@@ -254,7 +253,8 @@ impl Mqtt {
         batch.push(Incoming {
             source: self.id,
             topic: Some(publish.topic),
-            payload: publish.payload,
+            // A copy of its own: a slice would keep the whole of what was read at once alive, for as long as it waits in a tail.
+            payload: Bytes::copy_from_slice(&publish.payload),
             redelivered: publish.dup,
             token: (publish.qos != QoS::AtMostOnce).then_some(token),
         });

@@ -5,12 +5,14 @@
 #![allow(clippy::disallowed_methods, reason = "outages last real time")]
 
 mod alerts;
+mod api;
 mod boards;
 mod books;
 mod cli;
 mod demo;
 mod emulated;
 mod flash;
+mod flood;
 mod hardware;
 mod harness;
 mod json;
