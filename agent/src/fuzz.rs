@@ -83,8 +83,13 @@ pub fn control_request(data: &[u8]) {
 pub fn session_messages(data: &[u8]) {
     let config = config::Session { nodes_max: 4, reorder_blocks_max: 4, ..config::Session::default() };
     let mappings = [mapping(TimeFormat::UnixMs)];
-    let mut session =
-        Session::new(&config, &mappings, vec!["site".into(), "line".into()], State::default(), Arc::default());
+    let mut session = Session::new(
+        &config,
+        &mappings,
+        vec!["site".into(), "line".into()],
+        State::default(),
+        Arc::default(),
+    );
     let mut rest = data;
     let (mut packet, mut now) = (0_u16, Now { utc_ns: 1_800_000_000_000_000_000, mono_ns: 0 });
     while let Some((&[topic, low, high], after)) = rest.split_first_chunk::<3>() {
@@ -113,8 +118,7 @@ pub fn session_messages(data: &[u8]) {
         let topic_bytes = name.map(Bytes::from);
         let redelivered = topic & 0x20 != 0;
         now.mono_ns += u64::from(topic & 0x10) * 100_000_000;
-        let incoming =
-            Incoming { source, topic: topic_bytes, payload: payload.into(), redelivered, token };
+        let incoming = Incoming { source, topic: topic_bytes, payload: payload.into(), redelivered, token };
         let mut work = Work::default();
         session.take(incoming, now, &mut work);
         session.expire(now, &mut work);

@@ -99,6 +99,22 @@ impl Metrics {
         self.0.get(sample).copied().with_context(|| format!("no sample {sample}"))
     }
 
+    /// The value of the histogram `name` that the share `quantile` of its entries does not exceed: the upper bound of its class.
+    ///
+    /// # Errors
+    /// When there is no such histogram, or it is empty.
+    pub fn quantile(&self, name: &str, quantile: f64) -> Result<f64> {
+        let prefix = format!("{name}_bucket{{le=\"");
+        let classes = self.0.iter().filter_map(|(key, count)| {
+            let bound = key.strip_prefix(&prefix)?.strip_suffix("\"}")?;
+            Some((bound.parse::<f64>().ok()?, *count))
+        });
+        let due = self.value(&format!("{name}_count"))? * quantile;
+        ensure!(due > 0.0, "{name} is empty");
+        let reached = classes.filter(|(_, count)| *count >= due).map(|(bound, _)| bound);
+        reached.reduce(f64::min).context("no class reaches it")
+    }
+
     /// Samples of the family `name`.
     #[must_use]
     pub fn count(&self, name: &str) -> usize {

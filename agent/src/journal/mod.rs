@@ -48,7 +48,13 @@ pub fn fuzz_frame(data: &[u8]) {
     let key: std::sync::OnceLock<Arc<crate::record::SensorKey>> = std::sync::OnceLock::new();
     let of = |sensor: u32| {
         let name: Arc<str> = "n".into();
-        let make = || Arc::new(crate::record::SensorKey { site: name.clone(), machine: name.clone(), sensor: name.clone() });
+        let make = || {
+            Arc::new(crate::record::SensorKey {
+                site: name.clone(),
+                machine: name.clone(),
+                sensor: name.clone(),
+            })
+        };
         (sensor < 4).then(|| key.get_or_init(make).clone())
     };
     let body = bytes::Bytes::copy_from_slice(body);

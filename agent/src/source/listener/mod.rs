@@ -81,7 +81,9 @@ pub fn fuzz_packets(data: &[u8]) {
     while let Ok(Some((first, body))) = packet::frame(rest, PACKET_LEN_MAX) {
         let end = body.end;
         let Ok(packet) = packet::decode(version, first, &rest[body]) else { return };
-        if let packet::Packet::Subscribe(_, mut filters) | packet::Packet::Unsubscribe(_, mut filters) = packet {
+        if let packet::Packet::Subscribe(_, mut filters) | packet::Packet::Unsubscribe(_, mut filters) =
+            packet
+        {
             while let Ok(Some((filter, _))) = filters.next() {
                 let _ = crate::source::topic::is_filter(filter);
             }
