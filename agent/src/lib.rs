@@ -9,6 +9,8 @@ pub mod clock;
 pub mod config;
 pub mod detect;
 pub mod forward;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hardware;
 pub mod journal;
 pub mod outputs;

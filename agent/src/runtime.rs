@@ -2,7 +2,9 @@
 //! taken and acknowledges it, the journal closes, the pipeline reads it to its end, destinations deliver what is under way.
 
 use crate::api::control::{self, Control};
+use crate::api::http::Http;
 use crate::api::metrics::Metrics;
+use crate::api::watch::{Parts, Watch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::forward::files::FilesDestination;
@@ -149,6 +151,8 @@ pub struct Gateway {
     pub forward: Vec<(String, Arc<ForwardStats>)>,
     /// Where the built-in listener listens, if there is one.
     pub listener: Option<SocketAddr>,
+    /// Where metrics, health and readiness are served, if they are.
+    pub api: Option<SocketAddr>,
     /// Reads the journal.
     pub journal: JournalReader,
     stop: Stop,
@@ -187,8 +191,10 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
     let time = TimeTeller::new(clock.clone(), config.session.clock_error, metrics.clone());
     let mut sources = start_sources(config, &io, inbox, &metrics, &time, stop)?;
     let (asks, control) = mpsc::channel(control::CONNECTIONS_MAX);
-    sources.tasks.extend(start_control(data_dir, &io, asks, stop));
+    sources.tasks.extend(start_control(data_dir, &io, asks.clone(), stop));
     let names = sources.names;
+    let states =
+        names.iter().cloned().zip(sources.handles.iter().map(|handle| handle.state.clone())).collect();
     let session = Session::new(&config.session, &config.source.json, names, state, metrics.clone())
         .with_hardware(hardware);
     let ingest = Ingest {
@@ -207,8 +213,12 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
     // It ends when the journal is closed and read to its end, or, with a long backlog, when it is told to.
     let pipeline_stop = Stop::new();
     let stop_asked = pipeline_stop.clone();
-    let pipeline_thread =
-        thread("spindle-pipeline", stop, move || runner.run(|| stop_asked.is_set()).map(drop))?;
+    let (turns, turn_clock) = (metrics.clone(), clock.clone());
+    let may_go_on = move || {
+        turns.turns.pipeline.set(turn_clock.now().mono_ns);
+        stop_asked.is_set()
+    };
+    let pipeline_thread = thread("spindle-pipeline", stop, move || runner.run(may_go_on).map(drop))?;
     let destinations_stop = Stop::new();
     let mut threads = Vec::new();
     let mut forward = Vec::new();
@@ -218,11 +228,21 @@ pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, Run
         let name = format!("spindle-{}", destination.name());
         threads.push(thread(&name, stop, move || destination.run(&flag))?);
     }
+    let parts = Parts {
+        metrics: metrics.clone(),
+        pipeline: monitor.clone(),
+        forward: forward.clone(),
+        sources: states,
+        journal: reader.clone(),
+        session: asks,
+    };
+    let api = start_api(config, &io, Watch::new(config, clock, parts), stop);
     Ok(Gateway {
         metrics,
         pipeline: monitor,
         forward,
         listener: sources.listener,
+        api,
         journal: reader,
         stop: stop.clone(),
         ingest,
@@ -321,6 +341,20 @@ fn start_control(
             None
         }
     }
+}
+
+/// Starts `/metrics`, `/health` and `/ready`, and says where. Without them the gateway does everything else.
+fn start_api(config: &Config, io: &tokio::runtime::Runtime, watch: Watch, stop: &Stop) -> Option<SocketAddr> {
+    if !config.api.enabled {
+        return None;
+    }
+    let http = io.block_on(Http::bind(&config.api));
+    let address = http.address();
+    let spawn = io.handle().clone();
+    let spawn = move |connection| drop(spawn.spawn(connection));
+    // Not waited for at the end: nothing depends on it.
+    drop(io.spawn(http.run(Arc::new(watch), stop.clone(), io.handle().clone(), spawn)));
+    address
 }
 
 struct Sources {

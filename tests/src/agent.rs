@@ -3,6 +3,7 @@
 use crate::process::{self, Process};
 use crate::tools;
 use anyhow::{Context, Result, ensure};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
@@ -26,14 +27,16 @@ pub struct Agent {
 pub type Books = serde_json::Value;
 
 impl Agent {
-    /// Writes the configuration `toml` (without its `[gateway]` table, which this adds) into a new folder.
+    /// Writes the configuration `toml` (without its `[gateway]` table, which this adds) into a new folder. Without an `[api]` table
+    /// of its own it gets a port from the kernel: many gateways run at a time here.
     ///
     /// # Errors
     /// When the folder cannot be made.
     pub fn new(toml: &str) -> Result<Self> {
         let folder = process::folder("agent")?;
         let data = folder.path().join("data");
-        let text = format!("[gateway]\nname = \"gw-test\"\ndata_dir = {data:?}\n\n{toml}\n");
+        let api = if toml.contains("[api]") { "" } else { "[api]\nbind = \"127.0.0.1:0\"\n\n" };
+        let text = format!("[gateway]\nname = \"gw-test\"\ndata_dir = {data:?}\n\n{api}{toml}\n");
         std::fs::write(folder.path().join("gateway.toml"), text)?;
         Ok(Self { process: None, folder, environment: Vec::new() })
     }
@@ -131,6 +134,18 @@ impl Agent {
         let status = process.terminate(SHUTDOWN + Duration::from_secs(5))?;
         ensure!(status.success(), "the agent ended with {status}; its log:\n{}", process.log());
         Ok(())
+    }
+
+    /// Where it serves metrics, health and readiness, as its log says.
+    ///
+    /// # Errors
+    /// When it does not run, or does not serve them.
+    pub fn api(&mut self) -> Result<SocketAddr> {
+        let log = self.process()?.log();
+        let (_, after) = log
+            .rsplit_once("serving /metrics, /health and /ready address=")
+            .context("no address in the log")?;
+        Ok(after.split_whitespace().next().unwrap_or_default().parse()?)
     }
 
     /// `spindle balance --json` on this gateway's folder, running or not, balanced or not.

@@ -1,7 +1,7 @@
 //! What the fuzz targets in `tests/fuzz` do with their input, as plain functions: the test below replays the corpora of
 //! `tests/corpus` through the same ones. Each panics when a decoder does what it never should.
 //!
-//! This file uses nothing of the harness: the fuzz targets include it by its path, so that they need not build servers.
+//! This file uses nothing of the harness: `tests/fuzz` includes it by its path.
 
 use spindle_common::id::{BootId, Seq, StreamId};
 use spindle_common::wire::{
@@ -9,16 +9,26 @@ use spindle_common::wire::{
     crc32c, decode, encode_block, frame,
 };
 
+use spindle_agent::fuzz as agent;
+
 /// A fuzz target: its name, which is also its corpus's, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 13] = [
     ("wire_message", wire_message),
     ("wire_sealed", wire_sealed),
     ("rice_decode", rice_decode),
     ("samples_round_trip", samples_round_trip),
     ("frame", frame),
+    ("listener_packets", agent::listener_packets),
+    ("json_mapping", agent::json_mapping),
+    ("session_messages", agent::session_messages),
+    ("config", agent::config),
+    ("hardware", agent::hardware),
+    ("journal_frame", agent::journal_frame),
+    ("journal_state", agent::journal_state),
+    ("control_request", agent::control_request),
 ];
 
 /// Any bytes as a message.

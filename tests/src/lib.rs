@@ -9,10 +9,12 @@
 pub mod agent;
 pub mod bench;
 pub mod crash;
+pub mod flood;
 #[allow(clippy::panic, reason = "a fuzz target says by a panic what it found")]
 pub mod fuzz;
 pub mod kafka;
 pub mod line;
+pub mod metrics;
 pub mod mosquitto;
 pub mod node;
 pub mod obedient;

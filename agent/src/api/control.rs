@@ -9,6 +9,7 @@
 //! | wait for the session | [`SESSION_MAX`] | the request is answered with an error |
 
 use crate::runtime::Stop;
+use crate::session::observe::Observation;
 use crate::session::report::{NodeReport, Order};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -44,6 +45,12 @@ pub enum Request {
         /// Its name or its whole key.
         node: Option<String>,
     },
+    /// What metrics need of the session. Not for the socket: its form may change.
+    #[serde(skip)]
+    Observe {
+        /// Most sensors and most nodes that are told one by one.
+        series_max: usize,
+    },
     /// Order something of a node.
     Order {
         /// Its name or its whole key.
@@ -69,6 +76,9 @@ pub enum Response {
         /// In the order of their keys.
         nodes: Vec<NodeReport>,
     },
+    /// What metrics need of the session.
+    #[serde(skip)]
+    Observed(Box<Observation>),
     /// The order is on its way.
     Sent {
         /// The answer will have it.

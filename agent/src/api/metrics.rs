@@ -1,5 +1,6 @@
 //! Counters of this run, shared by all rooms: each room adds to its own, anyone reads.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that only its room changes and anyone reads.
@@ -29,6 +30,37 @@ impl Counter {
     }
 }
 
+/// Upper bounds of a histogram's classes, µs.
+pub const BOUNDS_US: [u64; 21] = [
+    100, 200, 300, 500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 7_000, 10_000, 15_000, 20_000, 30_000,
+    50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000,
+];
+
+/// Durations, counted by classes: see [`BOUNDS_US`].
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// One class more than there are bounds.
+    classes: [Counter; BOUNDS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// Enters a duration.
+    pub fn enter(&self, duration_us: u64) {
+        let class = BOUNDS_US.partition_point(|bound| *bound < duration_us);
+        if let Some(class) = self.classes.get(class) {
+            class.increment();
+        }
+        self.sum_us.add(duration_us);
+    }
+
+    /// Count of each class, those beyond the last bound at the end, and the sum of all durations, µs.
+    #[must_use]
+    pub fn read(&self) -> ([u64; BOUNDS_US.len() + 1], u64) {
+        (self.classes.each_ref().map(Counter::get), self.sum_us.get())
+    }
+}
+
 /// All counters.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -38,6 +70,19 @@ pub struct Metrics {
     pub session: Session,
     /// The durable log.
     pub journal: Journal,
+    /// Signs of life.
+    pub turns: Turns,
+    /// HTTP requests answered.
+    pub requests: Counter,
+}
+
+/// When a thread's loop came round last: monotonic ns.
+#[derive(Debug, Default)]
+pub struct Turns {
+    /// Ingest: session and journal.
+    pub ingest: Counter,
+    /// Pipeline.
+    pub pipeline: Counter,
 }
 
 /// Ways in.
@@ -84,6 +129,8 @@ pub struct Session {
     pub duplicates: Counter,
     /// Messages refused: they are in the dead letters.
     pub dead_letters: Counter,
+    /// Of them, those not kept, because their source had spent what it may fill with dead letters.
+    pub dead_letters_dropped: Counter,
     /// Samples per channel lost before the gateway.
     pub lost: Counter,
     /// Samples per channel of refused messages, where they are known and came no other way.
@@ -98,6 +145,9 @@ pub struct Session {
     pub nodes: Counter,
     /// Nodes forgotten because too many were known.
     pub nodes_forgotten: Counter,
+    /// Messages of nodes and JSON sensors that were not known and for which there was no room: all places are of others that were
+    /// heard of late.
+    pub newcomers_refused: Counter,
     /// Boots seen for the first time.
     pub boots: Counter,
     /// Times that one node id was found to be used by two boards.
@@ -127,6 +177,10 @@ pub struct Journal {
     pub next_offset: Counter,
     /// Time of all commits, µs.
     pub commit_us: Counter,
+    /// How long commits took, those that had to be tried again included.
+    pub commit_time: Histogram,
+    /// Why nothing can be committed now; none while it works.
+    pub problem: Mutex<Option<String>>,
     /// Segments evicted.
     pub segments_evicted: Counter,
     /// Segments set aside as damaged.

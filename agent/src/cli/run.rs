@@ -35,7 +35,8 @@ impl Args {
         let gateway =
             runtime::start(&config, &Clock::system(), &stop).context("the gateway does not start")?;
         let listener = gateway.listener.map(|address| address.to_string());
-        tracing::info!(name = config.gateway.name, listener, "gateway is up");
+        let api = gateway.api.map(|address| address.to_string());
+        tracing::info!(name = config.gateway.name, listener, api, "gateway is up");
         while !stop.is_set() {
             std::thread::sleep(SIGNAL_INTERVAL);
         }

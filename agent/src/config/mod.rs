@@ -1,6 +1,7 @@
 //! The gateway's configuration: one TOML file, unknown keys refused, durations and sizes with units, secrets only by the
 //! names of files. [`load`] reports everything that is wrong at once, each with its line and what would be right.
 
+mod api;
 mod check;
 mod error;
 mod forward;
@@ -10,6 +11,7 @@ pub mod schema;
 mod source;
 mod walk;
 
+pub use api::Api;
 pub use error::{ConfigErrors, Problem};
 pub use forward::{Compression, FilesFormat, FilesForward, Forward, KafkaForward, LaneName};
 pub use load::{load, parse};
@@ -58,6 +60,9 @@ pub struct Config {
     /// Ways out.
     #[serde(default)]
     pub forward: Forward,
+    /// Metrics, health and readiness over HTTP.
+    #[serde(default)]
+    pub api: Api,
     /// Logging.
     #[serde(default)]
     pub log: Log,

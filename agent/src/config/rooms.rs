@@ -16,8 +16,16 @@ pub struct Session {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "schema::DurationText")]
     pub reorder_wait: Duration,
-    /// Most nodes known at a time; the longest silent one is forgotten first.
+    /// Most nodes known at a time, and most JSON sensors. A new node takes the place of the longest silent one, if that was silent
+    /// for 10 minutes; else it is refused, and counted: a flood of new names must not push out those that work.
     pub nodes_max: usize,
+    /// Bytes of refused messages that a source may fill the journal with, a second, in the long run; those beyond it are counted
+    /// and not kept.
+    #[schemars(with = "schema::SizeText")]
+    pub dead_letters_per_s: ByteSize,
+    /// Bytes of refused messages that a source may bring at once.
+    #[schemars(with = "schema::SizeText")]
+    pub dead_letters_burst: ByteSize,
     /// A node whose UTC differs from the gateway's by more is flagged.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "schema::DurationText")]
@@ -35,6 +43,8 @@ impl Default for Session {
             reorder_blocks_max: 64,
             reorder_wait: Duration::from_secs(2),
             nodes_max: 10_000,
+            dead_letters_per_s: ByteSize::kib(8),
+            dead_letters_burst: ByteSize::mib(4),
             clock_error_max: Duration::from_secs(300),
             clock_error: Duration::from_millis(10),
         }

@@ -41,6 +41,42 @@ const SEGMENT_LEN_MIN: u64 = 1 << 20;
 /// A segment is at most this part of the journal, so that eviction takes little at a time.
 const SEGMENTS_MIN: u64 = 4;
 
+/// Any bytes as a chunk's body: one byte of how many records, then the records. For `fuzz`.
+#[doc(hidden)]
+pub fn fuzz_frame(data: &[u8]) {
+    let Some((count, body)) = data.split_first() else { return };
+    let key: std::sync::OnceLock<Arc<crate::record::SensorKey>> = std::sync::OnceLock::new();
+    let of = |sensor: u32| {
+        let name: Arc<str> = "n".into();
+        let make = || {
+            Arc::new(crate::record::SensorKey {
+                site: name.clone(),
+                machine: name.clone(),
+                sensor: name.clone(),
+            })
+        };
+        (sensor < 4).then(|| key.get_or_init(make).clone())
+    };
+    let body = bytes::Bytes::copy_from_slice(body);
+    let mut records = Vec::new();
+    if frame::decode(&body, 1, usize::from(*count), of, &mut records).is_ok() {
+        let mut again = Vec::new();
+        for record in &records {
+            frame::encode(record, 0, &mut again);
+        }
+        assert_eq!(again.len(), body.len(), "a chunk that was read is not written as long");
+    }
+}
+
+/// Any bytes as the session's state. For `fuzz`.
+#[doc(hidden)]
+pub fn fuzz_state(data: &[u8]) {
+    if let Ok(state) = State::from_bytes(data) {
+        let again = state.to_bytes().map(|bytes| State::from_bytes(&bytes));
+        assert!(matches!(again, Ok(Ok(again)) if again == state), "a state that was read reads otherwise");
+    }
+}
+
 /// What can go wrong with the journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {

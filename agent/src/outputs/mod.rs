@@ -10,9 +10,11 @@
 //! table and the checkpoint (guarantee G3: exactly once inside). An output gets its id at commit; ids are dense from 1, and
 //! a reader sees an output only after the commit. Readers keep their own cursor and can never hold up the writer.
 
+mod alerts;
 mod reader;
 mod store;
 
+pub use alerts::{StandingAlert, standing};
 pub use reader::{OutputReader, Read};
 pub use store::{AlertRow, BaselineRow, Commit, Loaded, OutputLog, OutputStats, SensorSave};
 

@@ -2,7 +2,7 @@
 
 use super::message::{fits, item, node_name, place};
 use super::node::Node;
-use super::{Context, Route, Session, Work, context};
+use super::{Context, NODE_SILENCE_MIN, Route, Session, Work, context};
 use crate::clock::Now;
 use crate::hardware;
 use crate::journal::Key;
@@ -61,7 +61,7 @@ impl Session {
     ) -> Option<usize> {
         if let Some(topic) = topic {
             let key = SensorKey { sensor: name.into(), ..(*topic.key).clone() };
-            let index = self.node(Arc::new(key), incoming.source, now, work);
+            let index = self.node_or_refuse(incoming, Arc::new(key), now, work)?;
             if let Some(topic_name) = &incoming.topic
                 && let Some(Route::Board { node, .. }) = self.routes.get_mut(topic_name)
             {
@@ -81,7 +81,7 @@ impl Session {
                 );
                 return None;
             };
-            let index = self.node(Arc::new(key), incoming.source, now, work);
+            let index = self.node_or_refuse(incoming, Arc::new(key), now, work)?;
             if self.serial.len() >= self.config.nodes_max {
                 self.serial.clear();
             }
@@ -101,13 +101,30 @@ impl Session {
         known
     }
 
-    /// Index of a node by its key, made if it is new; the longest silent one makes room.
-    fn node(&mut self, key: Arc<SensorKey>, origin: SourceId, now: Now, work: &mut Work) -> usize {
+    /// Index of the message's node; without room for a new one its message is refused, and its node keeps what it has.
+    fn node_or_refuse(
+        &mut self,
+        incoming: &Incoming,
+        key: Arc<SensorKey>,
+        now: Now,
+        work: &mut Work,
+    ) -> Option<usize> {
+        let index = self.node(key.clone(), incoming.source, now, work);
+        if index.is_none() {
+            self.metrics.session.newcomers_refused.increment();
+            let reason = "there is no room for a further node: session.nodes_max were heard of late";
+            self.refuse(incoming, key, reason, now, work);
+        }
+        index
+    }
+
+    /// Index of a node by its key, made if it is new; one that was silent for long makes room.
+    fn node(&mut self, key: Arc<SensorKey>, origin: SourceId, now: Now, work: &mut Work) -> Option<usize> {
         if let Some(index) = self.by_key.get(&key) {
-            return *index;
+            return Some(*index);
         }
         let index = if self.by_key.len() >= self.config.nodes_max.max(1) {
-            self.forget_longest_silent(now, work)
+            Some(self.forget_longest_silent(now, work)?)
         } else {
             None
         };
@@ -126,13 +143,22 @@ impl Session {
         }
         self.by_key.insert(key, index);
         self.metrics.session.nodes.set(self.by_key.len() as u64);
-        index
+        Some(index)
     }
 
     fn forget_longest_silent(&mut self, now: Now, work: &mut Work) -> Option<usize> {
+        if now.mono_ns < self.no_room_until_ns {
+            return None;
+        }
         let seen =
             self.nodes.iter().enumerate().filter_map(|(index, node)| Some((node.as_ref()?.seen_ns, index)));
-        let (_, index) = seen.min()?;
+        let (seen_ns, index) = seen.min()?;
+        let silence_ns = u64::try_from(NODE_SILENCE_MIN.as_nanos()).unwrap_or(u64::MAX);
+        if now.mono_ns.saturating_sub(seen_ns) < silence_ns {
+            // Whoever is heard meanwhile only makes it later: so a flood of new names costs no search each.
+            self.no_room_until_ns = seen_ns.saturating_add(silence_ns);
+            return None;
+        }
         let (mut ctx, nodes) = context!(self, SourceId(u16::MAX), now, work);
         let mut node = nodes.get_mut(index)?.take()?;
         node.forget(&mut ctx);

@@ -89,6 +89,11 @@ impl Books {
         }
     }
 
+    /// Every sensor's book, in the order in which the sensors became known.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<SensorKey>, &Book)> {
+        self.books.iter().map(|(key, book)| (key, book))
+    }
+
     pub(super) fn all(&self) -> Vec<(Key, Book)> {
         self.books.iter().map(row).collect()
     }

@@ -1,9 +1,9 @@
 //! One boot of a node: its sequence and its clock.
 
-use super::Context;
 use super::books::Books;
 use super::message::{Item, What};
 use super::stream::Stream;
+use super::{Context, HELD_BYTES_MAX, HELD_TOKENS_MAX};
 use crate::journal::{BootState, ClockState, Key, StreamState};
 use crate::record::{RecordKind, SensorKey, record_flags};
 use crate::source::SourceId;
@@ -196,6 +196,8 @@ impl Boot {
 
     fn pop_held(&mut self, ctx: &mut Context<'_>) -> Option<Held> {
         let held = self.held.pop_front()?;
+        ctx.held.bytes = ctx.held.bytes.saturating_sub(held.item.payload.len());
+        ctx.held.tokens = ctx.held.tokens.saturating_sub(usize::from(held.item.token.is_some()));
         let slot = ctx.books.slot(&held.item.key);
         ctx.books.change(slot, |book| book.held = book.held.saturating_sub(held.item.samples));
         Some(held)
@@ -210,7 +212,9 @@ impl Boot {
             duplicate(&item, ctx);
             return;
         }
-        if !has_room {
+        let tokens = ctx.held.tokens + usize::from(item.token.is_some());
+        let bytes = ctx.held.bytes + item.payload.len();
+        if !has_room || tokens > HELD_TOKENS_MAX || bytes > HELD_BYTES_MAX {
             // Its node has it still, for it was not acknowledged, and sends it again.
             ctx.metrics.held_dropped.increment();
             ctx.release(item.token);
@@ -218,6 +222,8 @@ impl Boot {
         }
         let slot = ctx.books.slot(&item.key);
         ctx.books.change(slot, |book| book.held = book.held.saturating_add(item.samples));
+        ctx.held.tokens = tokens;
+        ctx.held.bytes = bytes;
         self.held.insert(place, Held { item, since_ns: ctx.now.mono_ns });
     }
 

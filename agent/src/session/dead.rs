@@ -3,6 +3,7 @@
 //! `{"reason": "...", "source": "...", "topic": "...", "received_ns": 0, "payload_bytes": 0, "payload": "..."}`; a payload
 //! that is no UTF-8 text is in `payload_base64` instead; a long one is cut, and `payload_cut` is true.
 
+use crate::config;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -12,6 +13,52 @@ use serde::{Deserialize, Serialize};
 const PAYLOAD_LEN_MAX: usize = 48 * 1024;
 /// Most bytes of the topic that are kept.
 const TOPIC_LEN_MAX: usize = 512;
+
+/// Bytes that the journal needs for a letter besides its body, about: header and key.
+pub(super) const OVERHEAD: usize = 64;
+
+/// What a source may still fill the journal with: so a flood of garbage cannot evict good data.
+#[derive(Debug)]
+pub(super) struct Budget {
+    per_s: u64,
+    burst: u64,
+    left: u64,
+    filled_ns: u64,
+    /// Not kept since the budget was full last.
+    dropped: u64,
+}
+
+impl Budget {
+    /// A full one.
+    pub(super) fn new(config: &config::Session) -> Self {
+        let burst = config.dead_letters_burst.as_u64();
+        Self { per_s: config.dead_letters_per_s.as_u64(), burst, left: burst, filled_ns: 0, dropped: 0 }
+    }
+
+    /// Whether a letter of about `bytes` may be kept. Says once an episode that letters are not kept, and how many at its end.
+    pub(super) fn take(&mut self, bytes: usize, mono_ns: u64, source: &str) -> bool {
+        let passed_ns = u128::from(mono_ns.saturating_sub(self.filled_ns));
+        let more = u64::try_from(passed_ns * u128::from(self.per_s) / 1_000_000_000).unwrap_or(u64::MAX);
+        if more > 0 {
+            self.filled_ns = mono_ns;
+            self.left = self.left.saturating_add(more).min(self.burst);
+        }
+        if self.left == self.burst && self.dropped > 0 {
+            tracing::info!(source, dropped = self.dropped, "refused messages are kept again");
+            self.dropped = 0;
+        }
+        let bytes = bytes as u64;
+        if bytes <= self.left {
+            self.left -= bytes;
+            return true;
+        }
+        if self.dropped == 0 {
+            tracing::warn!(source, "too many refused messages: they are counted, and few of them are kept");
+        }
+        self.dropped += 1;
+        false
+    }
+}
 
 #[derive(Serialize)]
 struct DeadLetter<'a> {
@@ -91,6 +138,21 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_is_kept_up_to_the_burst_and_then_at_the_rate() {
+        let config = config::Session {
+            dead_letters_per_s: bytesize::ByteSize::b(100),
+            dead_letters_burst: bytesize::ByteSize::b(1000),
+            ..config::Session::default()
+        };
+        let mut budget = Budget::new(&config);
+        let mut kept = |mono_ns| (0..1000).filter(|_| budget.take(10, mono_ns, "site")).count();
+        assert_eq!(kept(0), 100);
+        assert_eq!(kept(500_000_000), 5);
+        assert_eq!(kept(1_500_000_000), 10);
+        assert_eq!(kept(3_600_000_000_000), 100);
+    }
 
     #[test]
     fn a_payload_is_kept_as_text_or_base64_and_cut_when_long() {

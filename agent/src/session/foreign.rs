@@ -1,7 +1,7 @@
 //! What sensors of other makers send as JSON: numbered here, for they number nothing themselves.
 
 use super::books::Slot;
-use super::{Context, SENSORS_PER_NODE, Session, Work, context};
+use super::{Context, Session, Work, context};
 use crate::clock::Now;
 use crate::journal::{JsonState, Key};
 use crate::record::{RecordKind, SensorKey, record_flags};
@@ -21,14 +21,15 @@ pub(super) struct JsonSensor {
 }
 
 impl Session {
-    pub(super) fn json_sensor(&mut self, key: Arc<SensorKey>) -> Option<usize> {
-        if let Some(index) = self.json_by_key.get(&key) {
+    /// Index of a sensor, made if it is new and there is room.
+    fn json_sensor(&mut self, key: &Arc<SensorKey>) -> Option<usize> {
+        if let Some(index) = self.json_by_key.get(key) {
             return Some(*index);
         }
-        if self.json.len() >= self.config.nodes_max.saturating_mul(SENSORS_PER_NODE) {
+        if self.json.len() >= self.config.nodes_max {
             return None;
         }
-        let slot = self.books.slot(&key);
+        let (key, slot) = (key.clone(), self.books.slot(key));
         self.json_by_key.insert(key.clone(), self.json.len());
         self.json.push(JsonSensor { key, slot, next_sample: 0, recent: VecDeque::new() });
         Some(self.json.len() - 1)
@@ -38,30 +39,31 @@ impl Session {
         &mut self,
         incoming: &Incoming,
         mapping: usize,
-        sensor: usize,
+        key: &Arc<SensorKey>,
         now: Now,
         work: &mut Work,
     ) {
-        let (mut ctx, _) = context!(self, incoming.source, now, work);
-        let (Some(mapping), Some(sensor_state)) = (self.mappings.get(mapping), self.json.get_mut(sensor))
-        else {
-            return;
-        };
-        ctx.release(incoming.token);
+        let Some(mapping) = self.mappings.get(mapping) else { return };
         let decoded = match mapping.decode(&incoming.payload) {
             Ok(decoded) => decoded,
             Err(reason) => {
-                ctx.books.change(sensor_state.slot, |book| {
-                    book.rejected_messages = book.rejected_messages.saturating_add(1);
-                });
-                return ctx.dead(
-                    &reason,
-                    sensor_state.key.clone(),
-                    incoming.topic.as_deref(),
-                    &incoming.payload,
-                );
+                // Garbage makes no sensor.
+                if let Some(known) = self.json_by_key.get(key).and_then(|index| self.json.get(*index)) {
+                    self.books.change(known.slot, |book| {
+                        book.rejected_messages = book.rejected_messages.saturating_add(1);
+                    });
+                }
+                return self.refuse(incoming, key.clone(), &reason, now, work);
             }
         };
+        let Some(sensor) = self.json_sensor(key) else {
+            self.metrics.session.newcomers_refused.increment();
+            let reason = "there is no room for a further JSON sensor: session.nodes_max are known";
+            return self.refuse(incoming, key.clone(), reason, now, work);
+        };
+        let (mut ctx, _) = context!(self, incoming.source, now, work);
+        let Some(sensor_state) = self.json.get_mut(sensor) else { return };
+        ctx.release(incoming.token);
         let samples = decoded.samples as u64;
         let digest = digest(&incoming.payload);
         if incoming.redelivered && sensor_state.recent.contains(&digest) {

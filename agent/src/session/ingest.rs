@@ -60,6 +60,7 @@ impl Ingest {
         self.show();
         loop {
             let wait = self.wait();
+            self.turn();
             let event = async {
                 tokio::select! {
                     batch = self.inbox.recv() => batch.map_or(Event::End, Event::Batch),
@@ -108,6 +109,11 @@ impl Ingest {
         self.journal.close();
     }
 
+    /// Shows that it is alive.
+    fn turn(&self) {
+        self.metrics.turns.ingest.set(self.clock.now().mono_ns);
+    }
+
     /// Answers a command; what it orders goes to the node at once. Says whether the ingest can go on.
     fn answer(&mut self, ask: Ask, work: &mut Work, stop: &Stop) -> bool {
         let now = self.clock.now();
@@ -116,6 +122,7 @@ impl Ingest {
             Request::Nodes { node } => {
                 Response::Nodes { now_ns: now.utc_ns, nodes: self.session.reports(node.as_deref(), now) }
             }
+            Request::Observe { series_max } => Response::Observed(Box::new(self.session.observe(series_max))),
             Request::Order { node, order } => match self.session.order(&node, &order, now) {
                 Ok((id, message)) => match self.send(message) {
                     true => Response::Sent { id },
@@ -218,14 +225,19 @@ impl Ingest {
                     let metrics = &self.metrics.journal;
                     metrics.commits.increment();
                     metrics.records.add(batch.records.len() as u64);
+                    *metrics.problem.lock() = None;
                     self.show();
                     let took = self.clock.now().since(started);
-                    metrics.commit_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                    metrics.commit_us.add(took_us);
+                    metrics.commit_time.enter(took_us);
                     self.acknowledge(work);
                     return true;
                 }
                 Err(error) => {
+                    self.turn();
                     self.metrics.journal.failures.increment();
+                    *self.metrics.journal.problem.lock() = Some(error.to_string());
                     if retries == 0 {
                         tracing::error!(%error, "commit failed; nothing is acknowledged until it succeeds");
                     }

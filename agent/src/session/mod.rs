@@ -10,6 +10,7 @@ pub mod ingest;
 pub mod json;
 mod message;
 mod node;
+pub mod observe;
 pub mod report;
 mod stream;
 #[cfg(test)]
@@ -32,9 +33,18 @@ use spindle_common::hardware::Catalog;
 use spindle_common::wire;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Topics whose meaning is remembered; when there are more, all are worked out anew.
 const ROUTES_MAX: usize = 65_536;
+/// A longer topic is worked out each time.
+const ROUTE_LEN_MAX: usize = 256;
+/// Bytes that all nodes together may hold for order, and messages that sources wait to acknowledge meanwhile: so many held ones must
+/// not fill the window that a broker has for all nodes.
+const HELD_BYTES_MAX: usize = 64 << 20;
+const HELD_TOKENS_MAX: usize = 256;
+/// A node that was heard within so long keeps its place.
+const NODE_SILENCE_MIN: Duration = Duration::from_secs(600);
 /// Sensors per node that the books keep apart.
 const SENSORS_PER_NODE: usize = wire::STREAMS_MAX;
 /// Room for a message to a node: settings of as many sensors as a node may have.
@@ -53,6 +63,8 @@ macro_rules! context {
             config: &$session.config,
             metrics: &$session.metrics.session,
             source_name,
+            budget: $session.budgets.get_mut(usize::from($source.0)),
+            held: &mut $session.held,
         };
         (ctx, &mut $session.nodes)
     }};
@@ -85,6 +97,17 @@ struct Context<'a> {
     config: &'a config::Session,
     metrics: &'a metrics::Session,
     source_name: &'a str,
+    /// For dead letters; none where there is no source.
+    budget: Option<&'a mut dead::Budget>,
+    held: &'a mut Held,
+}
+
+/// What all nodes together hold for order.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    /// Messages that a source waits to acknowledge.
+    tokens: usize,
 }
 
 impl Context<'_> {
@@ -119,6 +142,13 @@ impl Context<'_> {
         self.metrics.dead_letters.increment();
         tracing::debug!(%key, reason, "refused");
         let body = dead::body(reason, self.source_name, topic, payload, self.now.utc_ns);
+        let len = body.len() + dead::OVERHEAD;
+        if let Some(budget) = &mut self.budget
+            && !budget.take(len, self.now.mono_ns, self.source_name)
+        {
+            self.metrics.dead_letters_dropped.increment();
+            return;
+        }
         self.push(RecordKind::DeadLetter, key, self.now.utc_ns, 0, 0, body);
     }
 }
@@ -129,7 +159,7 @@ enum Route {
     /// A board's; with the node that published there last.
     Board { topic: topic::Topic, node: Option<(Arc<str>, usize)> },
     /// Another maker's sensor's.
-    Json { mapping: usize, sensor: usize },
+    Json { mapping: usize, key: Arc<SensorKey> },
     /// None that is known.
     Refused { key: Arc<SensorKey>, reason: Arc<str> },
 }
@@ -142,6 +172,11 @@ pub struct Session {
     metrics: Arc<metrics::Metrics>,
     sources: Vec<String>,
     books: Books,
+    /// By source.
+    budgets: Vec<dead::Budget>,
+    held: Held,
+    /// Before this no node will have been silent for long enough to make room, monotonic ns.
+    no_room_until_ns: u64,
     nodes: Vec<Option<Node>>,
     by_key: HashMap<Arc<SensorKey>, usize>,
     /// Nodes of a serial line, by their name: a line carries no topics.
@@ -180,6 +215,9 @@ impl Session {
             config: config.clone(),
             mappings: mappings.iter().map(Mapping::new).collect(),
             metrics,
+            budgets: sources.iter().map(|_| dead::Budget::new(config)).collect(),
+            held: Held::default(),
+            no_room_until_ns: 0,
             sources,
             books: Books::new(config.nodes_max.saturating_mul(SENSORS_PER_NODE)),
             nodes: Vec::new(),
@@ -240,7 +278,7 @@ impl Session {
         };
         match route {
             Route::Board { topic, node } => self.take_wire(incoming, Some(topic), node, now, work),
-            Route::Json { mapping, sensor } => self.take_json(&incoming, mapping, sensor, now, work),
+            Route::Json { mapping, key } => self.take_json(&incoming, mapping, &key, now, work),
             Route::Refused { key, reason } => self.refuse(&incoming, key, &reason, now, work),
         }
     }
@@ -301,16 +339,19 @@ impl Session {
     }
 
     fn route(&mut self, name: &Bytes) -> Route {
+        let route = self.work_out(name);
+        if name.len() > ROUTE_LEN_MAX || matches!(route, Route::Refused { .. }) {
+            return route;
+        }
         if self.routes.len() >= ROUTES_MAX {
             self.routes.clear();
         }
-        let route = self.work_out(name);
         // A copy of its own: the message's bytes would keep the source's buffer alive.
         self.routes.insert(Bytes::copy_from_slice(name), route.clone());
         route
     }
 
-    fn work_out(&mut self, name: &Bytes) -> Route {
+    fn work_out(&self, name: &Bytes) -> Route {
         let refused =
             |key: &Arc<SensorKey>, reason: String| Route::Refused { key: key.clone(), reason: reason.into() };
         let Ok(text) = std::str::from_utf8(name) else {
@@ -326,12 +367,7 @@ impl Session {
             self.mappings.iter().enumerate().map(|(index, mapping)| (index, mapping.key(text)))
         {
             match found {
-                Some(Ok(key)) => {
-                    return match self.json_sensor(key) {
-                        Some(sensor) => Route::Json { mapping, sensor },
-                        None => refused(&self.unknown, "too many JSON sensors".into()),
-                    };
-                }
+                Some(Ok(key)) => return Route::Json { mapping, key },
                 Some(Err(reason)) => return refused(&self.unknown, reason),
                 None => {}
             }

@@ -39,6 +39,8 @@ pub(super) struct Node {
     boots: Vec<Boot>,
     active: Option<BootId>,
     pub(super) twins: Twins,
+    /// By how much its UTC was ahead of the gateway's when it told it last, ns: its clock's error, less the time on the way.
+    pub(super) ahead_ns: Option<i64>,
 }
 
 impl Node {
@@ -53,6 +55,7 @@ impl Node {
             boots: Vec::new(),
             active: None,
             twins: Twins::default(),
+            ahead_ns: None,
         }
     }
 
@@ -184,6 +187,7 @@ impl Node {
         boot.set_tick_hz(pair.tick_hz);
         let error_max_ns = i64::try_from(ctx.config.clock_error_max.as_nanos()).unwrap_or(i64::MAX);
         let ahead_ns = pair.utc_ns.saturating_sub(ctx.now.utc_ns);
+        self.ahead_ns = Some(ahead_ns);
         if ahead_ns > error_max_ns || pair.utc_ns < UTC_MIN_NS {
             ctx.metrics.pairs_refused.increment();
             if !boot.doubtful {

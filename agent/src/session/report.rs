@@ -39,9 +39,20 @@ pub(super) struct News {
 }
 
 impl News {
+    /// When the node was heard last, births aside, UTC ns.
+    pub(super) const fn heard_ns(&self) -> Option<i64> {
+        self.heard_ns
+    }
+
+    /// Whether its broker said since that its connection is lost.
+    pub(super) const fn is_offline(&self) -> bool {
+        self.offline
+    }
+
     /// Notes a message.
     pub(super) fn take(&mut self, message: &Message<'_>, payload: &Bytes, utc_ns: i64) {
-        let heard = || Some(Heard { payload: payload.clone(), utc_ns });
+        // A copy of its own: the message's bytes may keep a whole buffer alive.
+        let heard = || Some(Heard { payload: Bytes::copy_from_slice(payload), utc_ns });
         match message {
             Message::Birth(_) => {
                 self.birth = heard();

@@ -11,12 +11,16 @@ pub mod tls;
 pub mod topic;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Largest packet or message that any source takes, in bytes: a wire message, its topic, and room for JSON.
 pub const PACKET_LEN_MAX: usize = 256 * 1024;
 /// Most messages in one batch.
 pub const BATCH_LEN_MAX: usize = 256;
+/// Bytes of payload with which a batch is full; one message more may be in it.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Batches that may wait for the session.
 pub const BATCHES_MAX: usize = 8;
 /// Messages to nodes that may wait for a source; more are dropped and counted, for an ack is overtaken by the next one.
@@ -66,6 +70,28 @@ pub struct Outgoing {
 /// Where sources put what they get.
 pub type Inbox = mpsc::Sender<Vec<Incoming>>;
 
+/// Whether a source can bring anything now, for people and supervisors.
+#[derive(Debug)]
+pub struct SourceState(Mutex<Option<String>>);
+
+impl SourceState {
+    /// Connected and subscribed, or listening, or open.
+    pub fn up(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Not so, for this reason.
+    pub fn down(&self, reason: impl Into<String>) {
+        *self.0.lock() = Some(reason.into());
+    }
+
+    /// Why it is not up; none when it is.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
+
 /// The agent's hold on a running source.
 #[derive(Debug, Clone)]
 pub struct SourceHandle {
@@ -74,6 +100,8 @@ pub struct SourceHandle {
     pub release: mpsc::UnboundedSender<Vec<Token>>,
     /// Messages to nodes; dropped when full.
     pub outgoing: mpsc::Sender<Outgoing>,
+    /// Whether it works.
+    pub state: Arc<SourceState>,
 }
 
 /// A source's own end of its [`SourceHandle`].
@@ -83,6 +111,8 @@ pub struct SourceEnd {
     pub release: mpsc::UnboundedReceiver<Vec<Token>>,
     /// Messages to nodes.
     pub outgoing: mpsc::Receiver<Outgoing>,
+    /// Whether it works, as it tells itself.
+    pub state: Arc<SourceState>,
 }
 
 /// Both ends.
@@ -90,5 +120,7 @@ pub struct SourceEnd {
 pub fn handle() -> (SourceHandle, SourceEnd) {
     let (release, release_end) = mpsc::unbounded_channel();
     let (outgoing, outgoing_end) = mpsc::channel(OUTGOING_MAX);
-    (SourceHandle { release, outgoing }, SourceEnd { release: release_end, outgoing: outgoing_end })
+    let state = Arc::new(SourceState(Mutex::new(Some("not connected yet".into()))));
+    let end = SourceEnd { release: release_end, outgoing: outgoing_end, state: state.clone() };
+    (SourceHandle { release, outgoing, state }, end)
 }

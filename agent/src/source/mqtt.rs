@@ -4,10 +4,14 @@
 
 use super::time::TimeTeller;
 use super::tls::{Trouble, Tunnel, TunnelError};
-use super::{BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId, Token};
+use super::{
+    BATCH_BYTES_MAX, BATCH_LEN_MAX, Inbox, Incoming, Outgoing, PACKET_LEN_MAX, SourceEnd, SourceId,
+    SourceState, Token,
+};
 use crate::api::metrics;
 use crate::config::{Gateway, MqttSource};
 use crate::runtime::Stop;
+use bytes::Bytes;
 use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
@@ -134,6 +138,7 @@ impl Mqtt {
     }
 
     async fn work(mut self, inbox: Inbox, end: SourceEnd, stop: Stop) {
+        let state = end.state.clone();
         let control = control(
             self.client.clone(),
             end,
@@ -143,7 +148,7 @@ impl Mqtt {
         );
         let client = self.client.clone();
         tokio::select! {
-            () = self.receive(inbox, &stop) => {}
+            () = self.receive(inbox, &stop, &state) => {}
             () = control => {}
         }
         // Control has ended, so all is acknowledged that will be: say goodbye, so that the broker need not wait.
@@ -154,10 +159,11 @@ impl Mqtt {
     }
 
     /// Polls for ever.
-    async fn receive(&mut self, inbox: Inbox, stop: &Stop) {
+    async fn receive(&mut self, inbox: Inbox, stop: &Stop, state: &SourceState) {
         let mut backoff = BACKOFF_MIN;
         let mut said = false;
         let mut batch = Vec::new();
+        let mut bytes = 0;
         loop {
             match self.events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
@@ -166,14 +172,17 @@ impl Mqtt {
                     said = false;
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) if !stop.is_set() => {
-                    self.take(publish, &mut batch)
+                    bytes += publish.payload.len();
+                    self.take(publish, &mut batch);
                 }
                 Ok(Event::Incoming(Packet::SubAck(ack))) => {
                     let failed =
                         |code: &SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
                     if ack.return_codes.iter().any(failed) {
+                        state.down("broker refuses a subscription");
                         tracing::error!(source = self.name, codes = ?ack.return_codes, "broker refuses a subscription");
                     } else {
+                        state.up();
                         tracing::info!(source = self.name, "subscribed");
                     }
                 }
@@ -182,8 +191,9 @@ impl Mqtt {
                     if self.connection.swap(0, Ordering::Relaxed) != 0 {
                         self.metrics.source.disconnections.increment();
                     }
+                    let error = self.words(&error);
+                    state.down(error.clone());
                     if !said {
-                        let error = self.words(&error);
                         tracing::warn!(source = self.name, error, "broker is not reached; trying again");
                         said = true;
                     }
@@ -193,11 +203,11 @@ impl Mqtt {
             }
             // Events that rumqttc has read already are taken without waiting; then the batch goes on.
             let ready = !self.events.state.events.is_empty();
-            if !batch.is_empty()
-                && (!ready || batch.len() >= BATCH_LEN_MAX)
-                && inbox.send(std::mem::take(&mut batch)).await.is_err()
-            {
-                return;
+            if !batch.is_empty() && (!ready || batch.len() >= BATCH_LEN_MAX || bytes >= BATCH_BYTES_MAX) {
+                bytes = 0;
+                if inbox.send(std::mem::take(&mut batch)).await.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -243,7 +253,8 @@ impl Mqtt {
         batch.push(Incoming {
             source: self.id,
             topic: Some(publish.topic),
-            payload: publish.payload,
+            // A copy of its own: a slice would keep the whole of what was read at once alive, for as long as it waits in a tail.
+            payload: Bytes::copy_from_slice(&publish.payload),
             redelivered: publish.dup,
             token: (publish.qos != QoS::AtMostOnce).then_some(token),
         });

@@ -50,6 +50,7 @@ impl Serial {
             match open(&device, self.config.baud) {
                 Ok(port) => {
                     tracing::info!(device, "serial port is open");
+                    end.state.up();
                     self.metrics.source.connections.increment();
                     said = false;
                     backoff = BACKOFF_MIN;
@@ -57,9 +58,11 @@ impl Serial {
                         return;
                     }
                     self.metrics.source.disconnections.increment();
+                    end.state.down("serial port was lost");
                     tracing::warn!(device, "serial port was lost");
                 }
                 Err(error) => {
+                    end.state.down(error.to_string());
                     if !said {
                         tracing::warn!(device, %error, "serial port does not open; trying again");
                         said = true;

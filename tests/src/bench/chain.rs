@@ -2,6 +2,7 @@
 
 use crate::agent::{Agent, Verb};
 use crate::kafka::{Counter, Kafka};
+use crate::metrics::Metrics;
 use crate::mosquitto::Mosquitto;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -39,9 +40,19 @@ pub struct Throughput {
 /// # Errors
 /// When a part fails or something is missing at the end.
 pub fn full_speed(boards: u64, blocks: u64) -> Result<(Throughput, Vec<Bytes>)> {
+    let (throughput, messages, _) = full_speed_with(boards, blocks, "")?;
+    Ok((throughput, messages))
+}
+
+/// [`full_speed`] with `more` lines of configuration; gives also what the gateway told at the end.
+///
+/// # Errors
+/// See [`full_speed`].
+pub fn full_speed_with(boards: u64, blocks: u64, more: &str) -> Result<(Throughput, Vec<Bytes>, Metrics)> {
     let kafka = Kafka::start()?;
     let broker = Mosquitto::start(BROKER)?;
-    let mut agent = Agent::started(&config(&broker.address(), &kafka.address()))?;
+    let config = format!("{}\n{more}", config(&broker.address(), &kafka.address()));
+    let mut agent = Agent::started(&config)?;
     let cpu_before = agent.process()?.cpu_s()?;
     let samples_each = blocks / boards * BLOCK.0;
     let load = Verb::start(
@@ -63,8 +74,9 @@ pub fn full_speed(boards: u64, blocks: u64) -> Result<(Throughput, Vec<Bytes>)> 
         memory_peak_bytes: agent.process()?.memory_peak_bytes()?,
         disk_bytes: disk_bytes(&agent.data())?,
     };
+    let metrics = Metrics::of(agent.api()?)?;
     agent.stop()?;
-    Ok((throughput, first_messages(&kafka)?))
+    Ok((throughput, first_messages(&kafka)?, metrics))
 }
 
 /// Mosquitto with a window that lets the gateway commit in groups.

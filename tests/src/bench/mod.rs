@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub mod chain;
+pub mod durability;
 pub mod firmware;
 pub mod latency;
 

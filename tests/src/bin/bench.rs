@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use spindle_tests::bench::{self, Size};
+use spindle_tests::flood::{Way, hostile};
 use std::fmt::Display;
 
 fn main() -> Result<()> {
@@ -12,18 +13,36 @@ fn main() -> Result<()> {
         return bench::bare::subscribe(number(port)?, number(count)?);
     }
     let mut size = Size { boards: 16, blocks: 160_000, real_time_boards: 4, real_time_seconds: 25 };
-    let (mut json, mut firmware) = (false, false);
+    let (mut json, mut firmware, mut durability, mut nodes, mut flood) = (false, false, false, None, None);
     for arg in args {
         match arg.split_once('=') {
             None if arg == "--json" => json = true,
             None if arg == "--firmware" => firmware = true,
+            None if arg == "--durability" => durability = true,
+            None if arg == "--flood" => flood = Some(1_000_000),
+            Some(("--flood", messages)) => flood = Some(number(messages)?),
+            Some(("--nodes", count)) => nodes = Some(number(count)?),
             None if arg == "--quick" => (size.blocks, size.real_time_seconds) = (16_000, 10),
             Some(("--boards", boards)) => size.boards = number(boards)?,
             Some(("--blocks", blocks)) => size.blocks = number(blocks)?,
             _ => bail!(
-                "unknown argument {arg:?}; there are --json, --firmware, --quick, --boards=N, --blocks=N"
+                "unknown argument {arg:?}; there are --json, --quick, --boards=N, --blocks=N, --durability, --nodes=N, --flood[=N], \
+                 --firmware"
             ),
         }
+    }
+    if durability {
+        return print(&bench::durability::measure(size)?, json);
+    }
+    if let Some(count) = nodes {
+        return print(&bench::durability::nodes(count)?, json);
+    }
+    if let Some(messages) = flood {
+        for way in [Way::Listener, Way::Broker] {
+            println!("{way:?}");
+            print(&hostile(way, messages, 200)?, json)?;
+        }
+        return Ok(());
     }
     if firmware { print(&bench::firmware::measure()?, json) } else { print(&bench::run(size)?, json) }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "outages last real time")]
 
 mod alerts;
+mod api;
 mod boards;
 mod books;
 mod broker_faults;
@@ -14,6 +15,7 @@ mod crash;
 mod demo;
 mod emulated;
 mod flash;
+mod flood;
 mod forward;
 mod hardware;
 mod harness;

@@ -42,6 +42,9 @@ pub(super) fn config(dir: &Path, brokers: &str) -> anyhow::Result<Config> {
 name = "demo"
 data_dir = {dir}
 
+[api]
+enabled = false
+
 [source.listener]
 bind = "127.0.0.1:0"
 

@@ -81,12 +81,13 @@ fn a_retained_birth_is_kept_once_and_names_the_streams() {
 }
 
 #[test]
-fn nodes_are_bounded_and_the_longest_silent_is_forgotten() {
+fn nodes_are_bounded_and_the_longest_silent_makes_room_but_none_that_was_heard_of_late() {
     let config = config::Session { nodes_max: 3, ..config::Session::default() };
     let mut session = Session::new(&config, &[], vec!["site".into()], State::default(), Arc::default());
     let mut work = Work::default();
+    let silence_ns = NODE_SILENCE_MIN.as_nanos() as u64;
     for n in 0..50u64 {
-        let now = Now { utc_ns: START_NS, mono_ns: n };
+        let now = Now { utc_ns: START_NS, mono_ns: n * silence_ns };
         for machine in ["live".to_owned(), format!("m{n}")] {
             let topic = Some(Bytes::from(format!("spindle/v1/hall/{machine}/s/raw")));
             let payload = block(nth(n as u32 * u32::from(machine == "live")));
@@ -98,6 +99,52 @@ fn nodes_are_bounded_and_the_longest_silent_is_forgotten() {
     let live = work.records.iter().filter(|record| &*record.key.machine == "live").count();
     assert_eq!(live, 50);
     assert!(session.changes().forgotten.len() >= 47);
+
+    let (rows, refused) = (work.records.len(), session.metrics.session.newcomers_refused.get());
+    for n in 100..200u64 {
+        let topic = Some(Bytes::from(format!("spindle/v1/hall/m{n}/s/raw")));
+        let incoming =
+            Incoming { source: SourceId(0), topic, payload: block(nth(0)), redelivered: false, token: None };
+        let now = Now { utc_ns: START_NS, mono_ns: 49 * silence_ns + n };
+        session.take(incoming, now, &mut work);
+    }
+    assert_eq!(session.metrics.session.newcomers_refused.get() - refused, 100);
+    assert!(session.by_key.keys().any(|key| &*key.machine == "live"));
+    assert!(work.records[rows..].iter().all(|record| record.kind == RecordKind::DeadLetter));
+}
+
+#[test]
+fn a_flood_of_garbage_is_counted_and_only_so_much_of_it_is_kept() {
+    let mut rig = json_rig();
+    for n in 0..20_000 {
+        rig.give(&format!("wireless-xyz/m{n}/s"), Bytes::from(vec![b'['; 1000]));
+        rig.give(&format!("spindle/v1/hall/{n}/s/raw"), Bytes::from_static(b"garbage"));
+    }
+    let (kept, metrics) = (rig.work.records.len() as u64, rig.session.metrics.clone());
+    assert_eq!(metrics.session.dead_letters.get(), 40_000);
+    assert_eq!(metrics.session.dead_letters_dropped.get(), 40_000 - kept);
+    let bytes: usize = rig.work.records.iter().map(|record| record.body.len()).sum();
+    assert!(bytes <= 4 << 20 && kept > 1000, "{kept} letters of {bytes} bytes");
+    assert_eq!(rig.work.release.len(), 40_000, "each is acknowledged: it would only come again");
+    assert_eq!((rig.session.json.len(), rig.session.by_key.len()), (0, 0), "garbage makes no sensor");
+    // What is good goes on.
+    rig.give("wireless-xyz/mill/s", Bytes::from_static(br#"{"x": [1]}"#));
+    assert_eq!(rig.of(RecordKind::Json).len(), 1);
+}
+
+#[test]
+fn what_all_nodes_together_hold_for_order_is_bounded() {
+    let mut rig = Rig::new();
+    for machine in 0..100 {
+        for seq in 1..8 {
+            rig.give(&format!("spindle/v1/hall/m{machine}/s/raw"), block(nth(seq)));
+        }
+    }
+    assert_eq!(rig.session.held.tokens, HELD_TOKENS_MAX);
+    assert_eq!(rig.work.release.len(), 700 - HELD_TOKENS_MAX);
+    rig.wait(Duration::from_secs(3));
+    assert_eq!((rig.session.held.tokens, rig.session.held.bytes), (0, 0));
+    assert_eq!(rig.work.release.len(), 700);
 }
 
 fn json_rig() -> Rig {

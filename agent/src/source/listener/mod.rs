@@ -53,7 +53,7 @@ const IN_FLIGHT_MAX: usize = 256;
 /// Messages of QoS 1 to a client that may wait for its PUBACK.
 const OUT_IN_FLIGHT_MAX: usize = 64;
 /// Bytes of a client's messages that may wait for a place in the inbox; then it is not read.
-const PENDING_BYTES_MAX: usize = 1 << 20;
+const PENDING_BYTES_MAX: usize = 256 << 10;
 /// Messages, and their bytes, that may wait for a subscriber; further ones are dropped and counted.
 const QUEUE_MAX: usize = 1024;
 const QUEUE_BYTES_MAX: usize = 1 << 20;
@@ -72,6 +72,25 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const CLOSE_MAX: Duration = Duration::from_millis(400);
 /// Pause after a failed accept: it means that there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Any bytes as what a client sends: one byte of version, then packets. For `fuzz`.
+#[doc(hidden)]
+pub fn fuzz_packets(data: &[u8]) {
+    let Some((version, mut rest)) = data.split_first() else { return };
+    let version = if version & 1 == 0 { packet::Version::V3 } else { packet::Version::V5 };
+    while let Ok(Some((first, body))) = packet::frame(rest, PACKET_LEN_MAX) {
+        let end = body.end;
+        let Ok(packet) = packet::decode(version, first, &rest[body]) else { return };
+        if let packet::Packet::Subscribe(_, mut filters) | packet::Packet::Unsubscribe(_, mut filters) =
+            packet
+        {
+            while let Ok(Some((filter, _))) = filters.next() {
+                let _ = crate::source::topic::is_filter(filter);
+            }
+        }
+        rest = &rest[end..];
+    }
+}
 
 /// Why the listener does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +171,7 @@ impl Listener {
             stop,
             closing: Stop::new(),
         });
+        end.state.up();
         let sockets_max = self.clients_max.saturating_add(STRANGERS_MAX).min(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(sockets_max));
         tokio::select! {
