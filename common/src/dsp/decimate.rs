@@ -77,16 +77,42 @@ impl Decimator {
     /// [`DesignError::Factor`] unless the factor is 1 to 256, has no prime factor above 13 and is 1 or a multiple of 2, 3
     /// or 5.
     pub fn new(factor: u32) -> Result<Self, DesignError> {
-        let mut stages = Vec::new();
-        let mut remaining = factor;
-        for stage in factors(factor).ok_or(DesignError::Factor { factor })? {
-            remaining /= stage;
-            let made = Stage::new(stage, remaining).and_then(|made| stages.push(made).ok());
-            made.ok_or(DesignError::Factor { factor })?;
-        }
-        let mut decimator = Self { factor, next: 0, stages };
-        decimator.restart(0, [0.0; LANES]);
+        let mut decimator = Self::pass();
+        decimator.redesign(factor)?;
         Ok(decimator)
+    }
+
+    /// Factor 1: passes every sample on. A place for [`Decimator::redesign`].
+    #[must_use]
+    #[inline]
+    pub const fn pass() -> Self {
+        Self { factor: 1, next: 0, stages: Vec::new() }
+    }
+
+    /// Makes it anew for this factor, in its own place: for processors whose stack does not hold a second one.
+    ///
+    /// # Errors
+    /// As of [`Decimator::new`]; it passes every sample on then.
+    #[inline(never)]
+    pub fn redesign(&mut self, factor: u32) -> Result<(), DesignError> {
+        (self.factor, self.next) = (1, 0);
+        self.stages.clear();
+        if self.add_stages(factor).is_none() {
+            self.stages.clear();
+            return Err(DesignError::Factor { factor });
+        }
+        self.factor = factor;
+        self.restart(0, [0.0; LANES]);
+        Ok(())
+    }
+
+    fn add_stages(&mut self, factor: u32) -> Option<()> {
+        let mut remaining = factor;
+        for stage in factors(factor)? {
+            remaining /= stage;
+            self.stages.push(Stage::new(stage, remaining)?).ok()?;
+        }
+        Some(())
     }
 
     /// Input samples per output sample.

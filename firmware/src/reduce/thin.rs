@@ -18,11 +18,11 @@ impl<S: Sample> Reducer<'_, S> {
         let Some(places) = self.decimators.get_mut(..groups) else { return false };
         for place in places {
             if place.as_ref().is_none_or(|decimator| decimator.factor() != factor) {
-                *place = None;
-                *place = Decimator::new(factor).ok();
-            }
-            if place.is_none() {
-                return false;
+                // In its place: a board's stack is smaller than two of them.
+                if place.get_or_insert_with(Decimator::pass).redesign(factor).is_err() {
+                    *place = None;
+                    return false;
+                }
             }
         }
         true
