@@ -5,17 +5,31 @@
 //! frames in the same calls give the same bits, on every machine (`libm`, no fused operations). All states can be
 //! serialised, and go on bit for bit where they stopped.
 
+#[cfg(feature = "std")]
+pub mod band;
 pub mod decimate;
 pub mod design;
+#[cfg(feature = "std")]
+pub mod fft;
 pub mod filter;
 pub mod moments;
+#[cfg(feature = "std")]
+pub mod spectrum;
 pub mod velocity;
+pub mod window;
 
+#[cfg(feature = "std")]
+pub use band::{BandSum, Octave};
 pub use decimate::Decimator;
 pub use design::{Biquad, Sections, butterworth_high_pass, butterworth_low_pass, gain};
+#[cfg(feature = "std")]
+pub use fft::{Demodulator, FftError, Lanes, RealFft};
 pub use filter::Cascade;
 pub use moments::Moments;
+#[cfg(feature = "std")]
+pub use spectrum::{Analyser, Average, Averaging, Bin, Grid, Scale, Scaling, Segmenter, Welch};
 pub use velocity::{SingleVelocity, Velocity};
+pub use window::Window;
 
 /// Channels that are processed together.
 pub const LANES: usize = 4;
