@@ -32,7 +32,7 @@ impl BandSum {
         let step = grid.step_hz();
         let (low, high) = (low_hz.max(0.0), high_hz.min(grid.rate_hz / 2.0));
         // Also false for what is not a number.
-        if !(low_hz.is_finite() && step > 0.0 && low < high) {
+        if !(low_hz.is_finite() && !high_hz.is_nan() && step > 0.0 && low < high) {
             return None;
         }
         let top = grid.bins() - 1;
@@ -118,7 +118,7 @@ pub fn third_octaves(low_hz: f64, high_hz: f64) -> impl Iterator<Item = Octave> 
 }
 
 /// Bands that are `per_octave` to an octave (base two), the first one from `start_hz` on, up to the last that ends at or below
-/// `end_hz`. With 80 Hz, 24 and 1 kHz: the bands of the cycle detector, 86 up to 959 Hz.
+/// `end_hz`. With 80, 24 and 960: 86 bands, up to 958.8 Hz.
 pub fn log_bands(start_hz: f64, per_octave: u32, end_hz: f64) -> impl Iterator<Item = Octave> {
     let edge = move |index: f64| start_hz * libm::exp2(index / f64::from(per_octave.max(1)));
     (0_u32..4096)
