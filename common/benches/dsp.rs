@@ -14,7 +14,9 @@
 use realfft::RealFftPlanner;
 use spindle_common::dsp::fft::RealFft;
 use spindle_common::dsp::{
-    Analyser, Averaging, Cascade, Decimator, Frame, Moments, Velocity, Welch, Window, butterworth_high_pass,
+    Analyser, Average, Averaging, Cascade, Conditioner, Corner, Decimator, Displacement, Envelope, Extremes,
+    Fitness, Frame, Kurtogram, Lanes, Moments, Resampler, Segmenter, Velocity, Welch, Window,
+    butterworth_high_pass,
 };
 use std::hint::black_box;
 use std::time::Instant;
@@ -85,11 +87,7 @@ fn stages() -> Vec<Stage> {
         "fft 4096, lanes",
         Box::new(move |frames| {
             for segment in frames.chunks(LEN) {
-                black_box(fft.run(|input| {
-                    for (slot, frame) in input.iter_mut().zip(segment) {
-                        slot.0 = *frame;
-                    }
-                }));
+                black_box(fft.run(segment.iter().map(|&frame| Lanes(frame))));
             }
         }),
     ));
@@ -123,6 +121,65 @@ fn stages() -> Vec<Stage> {
             }),
         ));
     }
+    let mut envelope = Envelope::new(LEN, 5000.0, 10_000.0, RATE_HZ).unwrap();
+    let mut segmenter = Segmenter::new(LEN, LEN);
+    let mut average = Average::new(Averaging::Linear, envelope.grid().bins());
+    stages.push((
+        "envelope spectrum 4096, 5 to 10 kHz",
+        Box::new(move |frames| {
+            for block in frames.chunks(BLOCK) {
+                segmenter.push(block, |_, segment| average.add(envelope.squares(segment)));
+            }
+        }),
+    ));
+    let mut kurtogram = Kurtogram::new(FRAMES, 16).unwrap();
+    stages.push((
+        "kurtogram 32768, up to 16 bands",
+        Box::new(move |frames| {
+            black_box(kurtogram.run(frames, RATE_HZ));
+        }),
+    ));
+    let mut resampler = Resampler::new(RATE_HZ, 25_600.0).unwrap();
+    stages.push((
+        "resample to 25,600 Hz",
+        Box::new(move |frames| {
+            for block in frames.chunks(BLOCK) {
+                resampler.push(block, |_, frame| {
+                    black_box(frame);
+                });
+            }
+        }),
+    ));
+    let mut displacement = Displacement::new(10.0, 1000.0, RATE_HZ).unwrap();
+    stages.push((
+        "displacement",
+        Box::new(move |frames| {
+            let mut extremes = Extremes::EMPTY;
+            for block in frames.chunks(BLOCK) {
+                displacement.extremes(block, &mut extremes);
+            }
+            black_box(extremes);
+        }),
+    ));
+    let mut band = Conditioner::<2>::new(Some(Corner { hz: 1000.0, order: 4 }), None, RATE_HZ).unwrap();
+    stages.push((
+        "high-frequency acceleration, order 4",
+        Box::new(move |frames| {
+            for block in frames.chunks(BLOCK) {
+                black_box(band.energy(block));
+            }
+        }),
+    ));
+    let mut fitness = Fitness::EMPTY;
+    stages.push((
+        "fitness, planar",
+        Box::new(move |frames| {
+            for block in frames.as_flattened().chunks(BLOCK).take(FRAMES * AXES / BLOCK) {
+                fitness.add(block, [-100.0, 100.0]);
+            }
+            black_box(fitness);
+        }),
+    ));
     stages
 }
 

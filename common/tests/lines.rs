@@ -134,7 +134,7 @@ fn lines_read_their_rms_and_place_between_bins() {
     assert!((line.rms - 0.5_f64.sqrt()).abs() < 1e-3, "{line:?}");
     assert!(line.prominence_db > 50.0, "{line:?}");
     let rms = lines.harmonic_rms(100.3, 2, 0.01);
-    assert!((rms - (0.5 * (1.0 + 0.0625)).sqrt()).abs() < 1e-3, "{rms}");
+    assert!((rms - (0.5 * 1.0625_f64).sqrt()).abs() < 1e-3, "{rms}");
     let second = lines.line(200.6, 0.01).unwrap();
     // One side-band of 0.1 below; nothing above it.
     let sides = lines.side_bands(&second, 30.0, 1).unwrap();

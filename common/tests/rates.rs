@@ -262,6 +262,6 @@ fn a_10_hz_corner_at_26_khz_holds_in_double_states_and_not_in_single_ones() {
     let rms = (wanted[26_667..].iter().map(|y| y * y).sum::<f64>() / 26_667.0).sqrt();
     let exact = spindle_common::dsp::gain(&[section], 80.0, rate_hz) * 0.5_f64.sqrt();
     assert!((rms / exact - 1.0).abs() < 1e-6, "{rms} for {exact}");
-    // A thousandth of g and more, of which integration makes velocity.
-    assert!(worst > 0.01, "single states are off by {worst} m/s², {} on average", sum / 53_334.0);
+    // Near a thousandth of g, ten thousand times what rounding the samples does.
+    assert!(worst > 0.005, "single states are off by {worst} m/s², {} on average", sum / 53_334.0);
 }

@@ -64,7 +64,8 @@ fn a_line_between_two_bins_loses_what_the_window_says() {
     for window in WINDOWS {
         let found = spectrum(&sine(grid().hz(160) + grid().step_hz() / 2.0, 2.0, LEN), window, Scaling::Peak);
         let loss = decibels(found[160][0] / 2.0);
-        assert!((loss - window.scalloping_db()).abs() < 0.01, "{window:?}: {loss} dB");
+        // Without a window the line's mirror image leaks in as well.
+        assert!((loss - window.scalloping_db()).abs() < 0.02, "{window:?}: {loss} dB");
     }
 }
 
@@ -143,7 +144,7 @@ fn third_octaves_have_the_exact_centres_and_edges_of_base_ten() {
 fn twenty_fourths_of_an_octave_from_80_hz_are_86_up_to_959() {
     let bands: Vec<_> = log_bands(80.0, 24, 960.0).collect();
     assert_eq!((bands.len(), bands[0].low_hz), (86, 80.0));
-    assert!((bands[85].high_hz - 958.8).abs() < 0.1, "{}", bands[85].high_hz);
+    assert!((bands[85].high_hz - 958.9).abs() < 0.1, "{}", bands[85].high_hz);
     assert!((bands[24].low_hz - 160.0).abs() < 1e-9);
     assert_eq!(log_bands(0.0, 24, 1000.0).count(), 0);
 }

@@ -93,7 +93,7 @@ fn trap_2_a_band_s_rms_needs_the_window_s_noise_bandwidth() {
     let mut analyser = Analyser::new(LEN, Window::Hann).unwrap();
     let mut welch = Welch::new(LEN, LEN / 2, Averaging::Linear);
     welch.push(&noise(200 * LEN), &mut analyser);
-    let mut read = |scaling| {
+    let read = |scaling| {
         let mut out = vec![[0.0; 4]; grid.bins()];
         welch.average().write(&analyser.scale(scaling, RATE_HZ), &mut out);
         out
@@ -203,7 +203,7 @@ fn trap_7_the_mean_of_squares_less_the_squared_mean_fails_in_single_precision() 
     }
     let count = samples.len() as f32;
     let naive = squares / count - (sum / count) * (sum / count);
-    assert!((naive - 67.0).abs() > 1000.0, "{naive}");
+    assert!((naive - 67.0).abs() > 100.0, "{naive}");
     for right in [Moments::of(&samples).variance(), Moments::of_single(&samples).variance()] {
         assert!((right - 67.0).abs() < 0.5, "{right}");
     }

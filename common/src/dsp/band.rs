@@ -118,7 +118,7 @@ pub fn third_octaves(low_hz: f64, high_hz: f64) -> impl Iterator<Item = Octave> 
 }
 
 /// Bands that are `per_octave` to an octave (base two), the first one from `start_hz` on, up to the last that ends at or below
-/// `end_hz`. With 80, 24 and 960: 86 bands, up to 958.8 Hz.
+/// `end_hz`. With 80, 24 and 960: 86 bands, up to 958.9 Hz.
 pub fn log_bands(start_hz: f64, per_octave: u32, end_hz: f64) -> impl Iterator<Item = Octave> {
     let edge = move |index: f64| start_hz * libm::exp2(index / f64::from(per_octave.max(1)));
     (0_u32..4096)

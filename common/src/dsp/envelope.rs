@@ -39,15 +39,7 @@ pub enum EnvelopeError {
 /// A real transform of a segment without its mean: what an [`Envelope`] and a [`Kurtogram`](super::Kurtogram) start from.
 pub(super) fn transform<'a>(fft: &'a mut RealFft, segment: &[Frame]) -> &'a [Complex<Lanes>] {
     let mean = mean(segment).map(|mean| mean as f32);
-    fft.run(|input| {
-        let filled = segment.len().min(input.len());
-        for (slot, frame) in input.iter_mut().zip(segment) {
-            for lane in 0..LANES {
-                slot.0[lane] = frame[lane] - mean[lane];
-            }
-        }
-        input[filled..].fill(Lanes::splat(0.0));
-    })
+    fft.run(segment.iter().map(|frame| Lanes(core::array::from_fn(|lane| frame[lane] - mean[lane]))))
 }
 
 /// Plans and buffers for segments of one length and one band; no state between segments, so one serves all sensors of a thread
@@ -152,14 +144,10 @@ impl Envelope {
     pub fn squares(&mut self, segment: &[Frame]) -> &[Frame] {
         self.envelope(segment);
         let mean = mean(&self.envelope).map(|mean| mean as f32);
-        let (envelope, table) = (&self.envelope, &self.table);
-        let bins = self.last.run(|input| {
-            for ((slot, value), weight) in input.iter_mut().zip(envelope).zip(table) {
-                for lane in 0..LANES {
-                    slot.0[lane] = (value[lane] - mean[lane]) * weight;
-                }
-            }
-        });
+        let weighted = |(value, weight): (&Frame, &f32)| {
+            Lanes(core::array::from_fn(|lane| (value[lane] - mean[lane]) * weight))
+        };
+        let bins = self.last.run(self.envelope.iter().zip(&self.table).map(weighted));
         for (square, bin) in self.squares.iter_mut().zip(bins) {
             for lane in 0..LANES {
                 square[lane] = bin.re.0[lane] * bin.re.0[lane] + bin.im.0[lane] * bin.im.0[lane];

@@ -1,16 +1,21 @@
-//! Fourier transforms of four channels at a time, by the `rustfft` and `realfft` crates.
+//! Fourier transforms of four channels at a time, by the `rustfft` crate.
 //!
-//! Their generic algorithms run over [`Lanes`], a number per channel, so the compiler vectorises across channels and no kernel is
-//! ever picked by what the processor can do: those crates choose AVX or NEON kernels for `f32` and `f64` alone. What they take from
-//! the platform is the sine and cosine of their twiddle factors, in double precision; rounded to single precision these are the
-//! same whatever the platform's last bit, which `common/tests/fft.rs` shows for the lengths in use.
+//! Its generic algorithms run over [`Lanes`], a number per channel, so the compiler vectorises across channels and no kernel is
+//! ever picked by what the processor can do: the crate has AVX and NEON kernels for `f32` and `f64` alone. What it takes from the
+//! platform is the sine and cosine of its twiddle factors, in double precision; rounded to single precision these are the same
+//! whatever the platform's last bit, which `common/tests/fft.rs` shows for every length there is. Lengths are `2^k` and `3 x 2^k`,
+//! for which five small transforms and one radix are compiled; the crate's planner would bring thirty.
+//!
+//! A real signal goes through a complex transform of half the length (W. H. Press and others, Numerical Recipes, section 12.3).
 
 use super::{Frame, LANES};
+use core::f64::consts::PI;
 use core::ops::{Add, Div, Mul, Neg, Rem, Sub};
-use realfft::{RealFftPlanner, RealToComplex};
+use rustfft::algorithm::Radix4;
+use rustfft::algorithm::butterflies::{Butterfly8, Butterfly12, Butterfly16, Butterfly24, Butterfly32};
 use rustfft::num_complex::Complex;
 use rustfft::num_traits::{FromPrimitive, Num, One, Signed, Zero};
-use rustfft::{Fft, FftPlanner};
+use rustfft::{Fft, FftDirection};
 use std::sync::Arc;
 use std::vec::Vec;
 
@@ -132,7 +137,7 @@ impl FromPrimitive for Lanes {
 pub enum FftError {
     /// The length cannot be transformed quickly, or is out of range.
     #[error(
-        "{len} samples cannot be transformed: it must be even, {LEN_MIN} to {LEN_MAX}, with no prime factor above 7"
+        "{len} samples cannot be transformed: it must be {LEN_MIN} to {LEN_MAX}, and a power of two or three times one"
     )]
     Len {
         /// The length asked for.
@@ -140,45 +145,65 @@ pub enum FftError {
     },
 }
 
-/// Whether a real transform of this length can be made.
+/// Whether a transform of this length can be made: 16, 24, 32, 48, 64, 96 ... 1,048,576.
 #[must_use]
 pub fn is_len(len: usize) -> bool {
-    (LEN_MIN..=LEN_MAX).contains(&len) && len.is_multiple_of(2) && is_smooth(len)
+    let odd = len >> len.trailing_zeros().min(usize::BITS - 1);
+    (LEN_MIN..=LEN_MAX).contains(&len) && (odd == 1 || odd == 3)
 }
 
-/// The shortest length that can be transformed and holds `at_least` samples.
+/// The shortest length that can be transformed and holds `at_least` samples: up to half as long again.
 ///
 /// # Errors
 /// [`FftError::Len`] when that is above [`LEN_MAX`].
 pub fn next_len(at_least: usize) -> Result<usize, FftError> {
-    (at_least.max(LEN_MIN)..=LEN_MAX).find(|&len| is_len(len)).ok_or(FftError::Len { len: at_least })
+    if at_least > LEN_MAX {
+        return Err(FftError::Len { len: at_least });
+    }
+    let power = at_least.max(LEN_MIN).next_power_of_two();
+    let less = power / 4 * 3;
+    Ok(if less >= at_least && is_len(less) { less } else { power })
 }
 
-/// No prime factor above 7.
-pub(super) fn is_smooth(mut len: usize) -> bool {
-    if len == 0 {
-        return false;
+/// A complex transform of 8, 12, 16, 24 ... numbers.
+fn plan(len: usize, direction: FftDirection) -> Arc<dyn Fft<Lanes>> {
+    let mut base = len;
+    let mut fours = 0;
+    while base > 32 {
+        base /= 4;
+        fours += 1;
     }
-    for prime in [2, 3, 5, 7] {
-        while len.is_multiple_of(prime) {
-            len /= prime;
-        }
-    }
-    len == 1
+    let base: Arc<dyn Fft<Lanes>> = match base {
+        12 => Arc::new(Butterfly12::new(direction)),
+        16 => Arc::new(Butterfly16::new(direction)),
+        24 => Arc::new(Butterfly24::new(direction)),
+        32 => Arc::new(Butterfly32::new(direction)),
+        // Only of the shortest.
+        _ => Arc::new(Butterfly8::new(direction)),
+    };
+    if fours == 0 { base } else { Arc::new(Radix4::new_with_base(fours, base)) }
+}
+
+fn zeros(len: usize) -> Vec<Complex<Lanes>> {
+    core::iter::repeat_n(Complex::new(Lanes::zero(), Lanes::zero()), len).collect()
 }
 
 /// A plan and its buffers: transforms `len` real samples of four channels to `len / 2 + 1` complex bins. Holds no state between
-/// calls, so one serves all sensors of a thread. About 80 bytes a sample.
+/// calls, so one serves all sensors of a thread. About 50 bytes a sample.
 pub struct RealFft {
-    plan: Arc<dyn RealToComplex<Lanes>>,
-    input: Vec<Lanes>,
+    len: usize,
+    plan: Arc<dyn Fft<Lanes>>,
+    /// Samples in pairs, as complex numbers.
+    pairs: Vec<Complex<Lanes>>,
     output: Vec<Complex<Lanes>>,
     scratch: Vec<Complex<Lanes>>,
+    /// Half of `e^(-2 pi i k / len)` for 1 up to a quarter of the length.
+    twiddles: Vec<Complex<f32>>,
 }
 
 impl core::fmt::Debug for RealFft {
     fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        out.debug_struct("RealFft").field("len", &self.len()).finish_non_exhaustive()
+        out.debug_struct("RealFft").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -191,32 +216,64 @@ impl RealFft {
         if !is_len(len) {
             return Err(FftError::Len { len });
         }
-        let plan = RealFftPlanner::new().plan_fft_forward(len);
-        let (input, output) = (plan.make_input_vec(), plan.make_output_vec());
-        let scratch = plan.make_scratch_vec();
-        Ok(Self { plan, input, output, scratch })
+        let half = len / 2;
+        let plan = plan(half, FftDirection::Forward);
+        let scratch = zeros(plan.get_outofplace_scratch_len());
+        let twiddle = |index: usize| {
+            let angle = -2.0 * PI * index as f64 / len as f64;
+            Complex::new((libm::cos(angle) / 2.0) as f32, (libm::sin(angle) / 2.0) as f32)
+        };
+        let twiddles = (1..half / 2).map(twiddle).collect();
+        Ok(Self { len, plan, pairs: zeros(half), output: zeros(half + 1), scratch, twiddles })
     }
 
     /// Samples.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.input.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Never.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.input.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    /// Lets `fill` write all samples and returns the bins `X[k] = sum x[n] e^(-2 pi i k n / len)`, unscaled. What the buffer holds
-    /// before is left over from the last call.
-    pub fn run(&mut self, fill: impl FnOnce(&mut [Lanes])) -> &[Complex<Lanes>] {
-        fill(&mut self.input);
-        let done = self.plan.process_with_scratch(&mut self.input, &mut self.output, &mut self.scratch);
-        // The buffers are the plan's own, so their lengths fit.
-        debug_assert!(done.is_ok());
+    /// The bins `X[k] = sum x[n] e^(-2 pi i k n / len)` of the samples, unscaled. Samples that are missing are zero; none beyond
+    /// the length is taken.
+    #[inline]
+    pub fn run(&mut self, samples: impl IntoIterator<Item = Lanes>) -> &[Complex<Lanes>] {
+        let mut samples = samples.into_iter();
+        for pair in &mut self.pairs {
+            pair.re = samples.next().unwrap_or(Lanes::splat(0.0));
+            pair.im = samples.next().unwrap_or(Lanes::splat(0.0));
+        }
+        self.transform();
         &self.output
+    }
+
+    fn transform(&mut self) {
+        let half = self.len / 2;
+        let Some(transformed) = self.output.get_mut(..half) else { return };
+        self.plan.process_outofplace_with_scratch(&mut self.pairs, transformed, &mut self.scratch);
+        let (left, right) = self.output.split_at_mut(half / 2 + 1);
+        if let ([first, .., middle], [.., last]) = (&mut *left, &mut *right) {
+            let Complex { re, im } = *first;
+            *first = Complex::new(re + im, Lanes::zero());
+            *last = Complex::new(re - im, Lanes::zero());
+            middle.im = -middle.im;
+        }
+        let mirrored = right.iter_mut().rev().skip(1);
+        let bins = left.iter_mut().skip(1);
+        for ((twiddle, bin), mirror) in self.twiddles.iter().zip(bins).zip(mirrored) {
+            let (halve, cos, sin) = (Lanes::splat(0.5), Lanes::splat(twiddle.re), Lanes::splat(twiddle.im));
+            let even = Complex::new((bin.re + mirror.re) * halve, (bin.im - mirror.im) * halve);
+            // The odd samples' transform, twice: (bin - conjugate of the mirror) / i.
+            let (odd_re, odd_im) = (bin.im + mirror.im, mirror.re - bin.re);
+            let turned = Complex::new(odd_re * cos - odd_im * sin, odd_re * sin + odd_im * cos);
+            *bin = Complex::new(even.re + turned.re, even.im + turned.im);
+            *mirror = Complex::new(even.re - turned.re, turned.im - even.im);
+        }
     }
 }
 
@@ -234,17 +291,15 @@ impl core::fmt::Debug for Demodulator {
 }
 
 impl Demodulator {
-    /// For bands of `count` bins: `len` samples come out, the shortest quick length of at least `oversampling x count`.
+    /// For bands of `count` bins: `len` samples come out, the shortest length of at least `oversampling x count`.
     ///
     /// # Errors
     /// [`FftError::Len`] when that is above [`LEN_MAX`].
     pub fn new(count: usize, oversampling: usize) -> Result<Self, FftError> {
         let len = next_len(count.saturating_mul(oversampling))?;
-        let plan = FftPlanner::new().plan_fft_inverse(len);
-        let zero = Complex::new(Lanes::zero(), Lanes::zero());
-        let signal = core::iter::repeat_n(zero, len).collect();
-        let scratch = core::iter::repeat_n(zero, plan.get_inplace_scratch_len()).collect();
-        Ok(Self { plan, signal, scratch })
+        let plan = plan(len, FftDirection::Inverse);
+        let scratch = zeros(plan.get_inplace_scratch_len());
+        Ok(Self { plan, signal: zeros(len), scratch })
     }
 
     /// Samples that come out.

@@ -22,8 +22,8 @@ pub const BANDS_MAX: usize = 64;
 /// One part in so many of a segment is left out at each end.
 const END: usize = 16;
 
-/// Fewest samples of an envelope, of which a kurtosis is trusted.
-const ENVELOPE_MIN: usize = 128;
+/// Fewest bins of a band, of whose envelope a kurtosis is trusted.
+const WIDTH_MIN: usize = 128;
 
 /// One band of a kurtogram.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,8 +68,8 @@ impl Kurtogram {
         while next <= bands_max.min(BANDS_MAX) {
             // The bin at zero belongs to no band, nor does that at half the rate.
             let width = (len / 2 - 1) / next;
-            if levels.is_empty() || width >= ENVELOPE_MIN {
-                levels.push(Level { bands: next, width, demodulator: Demodulator::new(width, 1)? });
+            if levels.is_empty() || width >= WIDTH_MIN {
+                levels.push(Level { bands: next, width, demodulator: Demodulator::new(width, 2)? });
             }
             (next, after) = if next == 1 { (2, 3) } else { (after, 2 * next) };
         }

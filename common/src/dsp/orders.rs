@@ -188,7 +188,8 @@ impl Lines<'_> {
     ) -> Option<Chatter> {
         let [low_hz, high_hz] = band_hz;
         let step = self.grid.step_hz();
-        let lobe_hz = (self.window.half_lobe_bins() as f64 + 0.5) * step;
+        // A bin and a half of its skirts, too.
+        let lobe_hz = (self.window.half_lobe_bins() as f64 + 1.5) * step;
         let reach = |hz: f64| lobe_hz.max(hz * tolerance);
         if flutes == 0 || !(spindle_hz > 0.0 && low_hz < high_hz && 2.0 * reach(high_hz) < 0.5 * spindle_hz) {
             return None;

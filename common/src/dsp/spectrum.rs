@@ -147,8 +147,14 @@ impl Analyser {
     /// Squared magnitudes of the bins of a segment, its mean removed and windowed. A segment of another length counts as far as
     /// it fits, followed by silence.
     pub fn squares(&mut self, segment: &[Frame]) -> &[Frame] {
-        let table = &self.table;
-        let bins = self.fft.run(|input| window_into(input, segment, table));
+        let mean = mean(segment);
+        // In two parts: what of the mean single precision cannot hold is not lost.
+        let coarse = mean.map(|mean| mean as f32);
+        let fine: Frame = core::array::from_fn(|lane| (mean[lane] - f64::from(coarse[lane])) as f32);
+        let weighted = |(frame, weight): (&Frame, &f32)| {
+            Lanes(core::array::from_fn(|lane| ((frame[lane] - coarse[lane]) - fine[lane]) * weight))
+        };
+        let bins = self.fft.run(segment.iter().zip(&self.table).map(weighted));
         for (square, bin) in self.squares.iter_mut().zip(bins) {
             for lane in 0..LANES {
                 square[lane] = bin.re.0[lane] * bin.re.0[lane] + bin.im.0[lane] * bin.im.0[lane];
@@ -177,21 +183,6 @@ pub(super) fn mean(segment: &[Frame]) -> [f64; LANES] {
     }
     let count = segment.len().max(1) as f64;
     core::array::from_fn(|lane| (sums[0][lane] + sums[1][lane]) / count)
-}
-
-/// Writes a segment without its mean, times the window.
-fn window_into(input: &mut [Lanes], segment: &[Frame], table: &[f32]) {
-    let mean = mean(segment);
-    // In two parts: what of the mean single precision cannot hold is not lost.
-    let coarse = mean.map(|mean| mean as f32);
-    let fine: Frame = core::array::from_fn(|lane| (mean[lane] - f64::from(coarse[lane])) as f32);
-    let filled = segment.len().min(input.len());
-    for ((slot, frame), weight) in input.iter_mut().zip(segment).zip(table) {
-        for lane in 0..LANES {
-            slot.0[lane] = ((frame[lane] - coarse[lane]) - fine[lane]) * weight;
-        }
-    }
-    input[filled..].fill(Lanes::splat(0.0));
 }
 
 /// Cuts a stream into segments that overlap: one sensor's state. `16 x len` bytes.
