@@ -6,7 +6,7 @@
 //! width `b` holds nothing above `b`, so nothing folds (R. B. Randall and J. Antoni, "Rolling element bearing diagnostics", Mech.
 //! Syst. Signal Process. 25, 2011).
 
-use super::fft::{Demodulator, FftError, Lanes, RealFft};
+use super::fft::{Demodulator, FftError, Lanes, RealFft, square};
 use super::spectrum::{Grid, Scale, Scaling, mean};
 use super::window::Window;
 use super::{Frame, LANES};
@@ -133,9 +133,7 @@ impl Envelope {
         let band = transform(&mut self.fft, segment).get(self.first..self.first + self.bins);
         let signal = self.demodulator.run(band.unwrap_or_default(), scale);
         for (slot, value) in self.envelope.iter_mut().zip(signal) {
-            for lane in 0..LANES {
-                slot[lane] = value.re.0[lane] * value.re.0[lane] + value.im.0[lane] * value.im.0[lane];
-            }
+            *slot = square(value);
         }
         &self.envelope
     }
@@ -148,10 +146,8 @@ impl Envelope {
             Lanes(core::array::from_fn(|lane| (value[lane] - mean[lane]) * weight))
         };
         let bins = self.last.run(self.envelope.iter().zip(&self.table).map(weighted));
-        for (square, bin) in self.squares.iter_mut().zip(bins) {
-            for lane in 0..LANES {
-                square[lane] = bin.re.0[lane] * bin.re.0[lane] + bin.im.0[lane] * bin.im.0[lane];
-            }
+        for (slot, bin) in self.squares.iter_mut().zip(bins) {
+            *slot = square(bin);
         }
         &self.squares
     }

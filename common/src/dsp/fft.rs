@@ -188,6 +188,12 @@ fn zeros(len: usize) -> Vec<Complex<Lanes>> {
     core::iter::repeat_n(Complex::new(Lanes::zero(), Lanes::zero()), len).collect()
 }
 
+/// Squared magnitude, channel by channel.
+#[inline(always)]
+pub(super) fn square(value: &Complex<Lanes>) -> Frame {
+    (value.re * value.re + value.im * value.im).0
+}
+
 /// A plan and its buffers: transforms `len` real samples of four channels to `len / 2 + 1` complex bins. Holds no state between
 /// calls, so one serves all sensors of a thread. About 50 bytes a sample.
 pub struct RealFft {

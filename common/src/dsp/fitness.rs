@@ -55,7 +55,7 @@ impl Fitness {
             for (index, &sample) in chunk.iter().enumerate() {
                 let previous = if index == 0 { before } else { chunk[index - 1] };
                 // False for what is not a number; an infinite sample is beyond the limits.
-                plain &= sample > low && sample < high && (sample < previous || sample > previous);
+                plain &= sample > low && sample < high && sample != previous;
             }
             if plain {
                 (self.saturated_run, self.equal_run) = (0, 1);

@@ -11,7 +11,7 @@
 use super::Frame;
 use super::LANES;
 use super::envelope::{EnvelopeError, transform};
-use super::fft::{Demodulator, Lanes, RealFft};
+use super::fft::{Demodulator, Lanes, RealFft, square};
 use super::spectrum::{Bin, Grid};
 use rustfft::num_complex::Complex;
 use std::vec::Vec;
@@ -131,11 +131,10 @@ fn kurtosis(signal: &[Complex<Lanes>]) -> Bin {
     let mut sums = [[0.0; LANES]; 2];
     let kept = signal.get(end..signal.len() - end).unwrap_or_default();
     for value in kept {
+        let square = square(value).map(f64::from);
         for lane in 0..LANES {
-            let (re, im) = (f64::from(value.re.0[lane]), f64::from(value.im.0[lane]));
-            let square = re * re + im * im;
-            sums[0][lane] += square;
-            sums[1][lane] += square * square;
+            sums[0][lane] += square[lane];
+            sums[1][lane] += square[lane] * square[lane];
         }
     }
     let count = kept.len() as f64;

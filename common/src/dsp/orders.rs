@@ -130,7 +130,8 @@ impl<'a> Lines<'a> {
     /// shaft's speed, of a gear at that of its shaft. Nothing when they are too close to be told apart.
     #[must_use]
     pub fn side_bands(&self, centre: &Line, spacing_hz: f64, pairs: u32) -> Option<SideBands> {
-        if !(spacing_hz >= 2.0 * self.window.half_lobe_bins() as f64 * self.grid.step_hz()) {
+        let resolved = spacing_hz >= 2.0 * self.window.half_lobe_bins() as f64 * self.grid.step_hz();
+        if !resolved {
             return None;
         }
         let (mut square, mut count) = (0.0, 0);

@@ -4,7 +4,7 @@
 //! being filled and the averages. Segments lose their mean, as in SciPy's `welch`. Spectra are one-sided, and have `len / 2 + 1`
 //! bins `rate / len` apart. Magnitudes are single precision (noise below 1e-6 of the largest line), averages double.
 
-use super::fft::{FftError, Lanes, RealFft};
+use super::fft::{FftError, Lanes, RealFft, square};
 use super::window::Window;
 use super::{Frame, LANES};
 use serde::{Deserialize, Serialize};
@@ -155,10 +155,8 @@ impl Analyser {
             Lanes(core::array::from_fn(|lane| ((frame[lane] - coarse[lane]) - fine[lane]) * weight))
         };
         let bins = self.fft.run(segment.iter().zip(&self.table).map(weighted));
-        for (square, bin) in self.squares.iter_mut().zip(bins) {
-            for lane in 0..LANES {
-                square[lane] = bin.re.0[lane] * bin.re.0[lane] + bin.im.0[lane] * bin.im.0[lane];
-            }
+        for (slot, bin) in self.squares.iter_mut().zip(bins) {
+            *slot = square(bin);
         }
         &self.squares
     }
