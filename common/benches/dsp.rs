@@ -2,7 +2,8 @@
 //!
 //!     cargo bench -p spindle-common --bench dsp                       all stages, ns per sample of one axis
 //!     cargo bench -p spindle-common --bench dsp -- welch              one of them
-//!     valgrind --tool=callgrind BINARY --count welch                  a stage's instructions: it says for how many samples
+//!     valgrind --tool=callgrind --toggle-collect='*counted*' BINARY --count welch
+//!                                                                     a stage's instructions: it says for how many samples
 //!
 //! A sample here is one axis' value: a frame holds three.
 #![allow(

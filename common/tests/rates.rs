@@ -120,6 +120,13 @@ fn a_resampler_steers_after_the_sensor_s_clock() {
     let place = place + (after - number) as f64 * 26_747.0 / output_hz;
     assert!((index as f64 + fraction - place).abs() < 1e-6, "{index} {fraction} for {place}");
     assert!(resampler.steer(1.2).is_err() && resampler.steer(f64::NAN).is_err());
+    // Beyond what any sensor reaches, it goes on from the largest index there is.
+    resampler.restart(u64::MAX, [0.0; 4], u64::MAX, f64::INFINITY);
+    resampler.push(&[[0.0; 4]; 500], |_, _| panic!("the next output lies far ahead"));
+    resampler.restart(u64::MAX, [0.0; 4], u64::MAX, f64::NAN);
+    let mut count = 0;
+    resampler.push(&[[0.0; 4]; 500], |_, _| count += 1);
+    assert!(count > 400);
     // Ten years at 25.6 kHz: the place is still good to a billionth of a sample.
     let mut resampler = Resampler::new(26_667.0, 26_667.0 / 3.0 * 2.0).unwrap();
     let start = 10 * 366 * 86_400 * 26_667_u64;

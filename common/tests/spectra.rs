@@ -137,7 +137,9 @@ fn third_octaves_have_the_exact_centres_and_edges_of_base_ten() {
     for pair in bands.windows(2) {
         assert!((pair[0].high_hz / pair[1].low_hz - 1.0).abs() < 1e-12);
     }
-    assert!((bands[20].low_hz - 891.250_938).abs() < 1e-5 && (bands[20].high_hz - 1_122.018_454).abs() < 1e-5);
+    assert!(
+        (bands[20].low_hz - 891.250_938).abs() < 1e-5 && (bands[20].high_hz - 1_122.018_454).abs() < 1e-5
+    );
 }
 
 #[test]

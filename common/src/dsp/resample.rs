@@ -24,6 +24,12 @@ const PHASES: usize = 256;
 /// Frames that are taken at a time.
 const CHUNK: usize = 256;
 
+/// Where indices start at most, so that none can overflow.
+const INDEX_MAX: u64 = 1 << 62;
+
+/// How far the first output may lie ahead at most, samples.
+const AT_MAX: f64 = (1_u64 << 40) as f64;
+
 /// Why a rate cannot be converted.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum ResampleError {
@@ -162,13 +168,14 @@ impl Resampler {
     }
 
     /// Starts anew at input sample `first_sample`, as if the signal had been `before` for ever: after a gap. Output
-    /// `first_output` comes next, centred `at` samples after `first_sample`; what is not 0 or more counts as 0.
+    /// `first_output` comes next, centred `at` samples after `first_sample`; what is not 0 or more counts as 0. Numbers that no sensor
+    /// reaches are cut: 2^62 for both indices, 2^40 for `at`.
     pub fn restart(&mut self, first_sample: u64, before: Frame, first_output: u64, at: f64) {
         self.buffer.clear();
         self.buffer.extend(core::iter::repeat_n(before, self.half));
-        self.first = first_sample;
-        self.at = whole((first_sample, 0)).saturating_add(fixed(at.max(0.0)));
-        self.next = first_output;
+        self.first = first_sample.min(INDEX_MAX);
+        self.at = whole((self.first, 0)) + fixed(at.clamp(0.0, AT_MAX));
+        self.next = first_output.min(INDEX_MAX);
     }
 
     /// Number of the next output, and where it is centred: after so many whole input samples, and a part of one.
@@ -206,7 +213,7 @@ impl Resampler {
                 let frame = interpolate(&self.table, &mut self.taps, fraction, window);
                 sink(self.next, frame);
                 self.next += 1;
-                self.at = self.at.saturating_add(self.step);
+                self.at += self.step;
             }
             let unused = ((self.at >> 64) as u64 - self.first) as usize;
             let unused = unused.min(self.buffer.len() - self.half);
@@ -270,7 +277,10 @@ impl TryFrom<Saved> for Resampler {
         made.steer(ratio).map_err(|_| "a resampler's step is out of range")?;
         let at = whole(saved.at);
         let fits = (made.half..=2 * made.half).contains(&saved.buffer.len());
-        if !fits || parts(at).0 < saved.first {
+        let ahead = parts(at).0.checked_sub(saved.first);
+        let sound =
+            saved.first.max(saved.next) <= 2 * INDEX_MAX && ahead.is_some_and(|ahead| ahead <= 1 << 41);
+        if !fits || !sound {
             return Err("a resampler's state does not fit its rates");
         }
         made.buffer.clear();

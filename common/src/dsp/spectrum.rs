@@ -253,7 +253,7 @@ impl Segmenter {
                 sink(self.first, &self.buffer);
                 self.buffer.copy_within(self.hop.., 0);
                 self.buffer.truncate(self.len - self.hop);
-                self.first += self.hop as u64;
+                self.first = self.first.saturating_add(self.hop as u64);
             }
         }
     }
