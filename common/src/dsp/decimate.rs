@@ -20,7 +20,7 @@ pub const PASS_BAND: f64 = 0.4;
 pub const STOP_BAND: f64 = 0.5;
 
 /// Attenuation that each stage is designed for, dB: above the 80 promised, since stages add up.
-const ATTENUATION_DB: f64 = 86.0;
+pub(super) const ATTENUATION_DB: f64 = 86.0;
 
 /// Largest factor of one stage before the last.
 const STAGE_FACTOR_MAX: u32 = 16;
@@ -277,17 +277,17 @@ fn convolve(taps: &[f32], window: &[Frame]) -> Frame {
 }
 
 /// Half the length of a filter with this transition band (Kaiser's formula; Oppenheim and Schafer, section 7.6).
-fn half_length(transition: f64) -> usize {
+pub(super) fn half_length(transition: f64) -> usize {
     libm::ceil((ATTENUATION_DB - 7.95) / (14.36 * transition) / 2.0) as usize
 }
 
 /// Ideal low-pass at `corner` cycles per sample, `at` samples from its middle.
-fn sinc(corner: f64, at: f64) -> f64 {
+pub(super) fn sinc(corner: f64, at: f64) -> f64 {
     if at == 0.0 { 2.0 * corner } else { libm::sin(2.0 * PI * corner * at) / (PI * at) }
 }
 
 /// Kaiser's window at -1 to 1.
-fn kaiser(at: f64) -> f64 {
+pub(super) fn kaiser(at: f64) -> f64 {
     let beta = 0.1102 * (ATTENUATION_DB - 8.7);
     bessel_i0(beta * libm::sqrt((1.0 - at * at).max(0.0))) / bessel_i0(beta)
 }

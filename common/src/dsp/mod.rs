@@ -1,21 +1,59 @@
-//! Signal processing for vibration: filters, integration, moments, anti-aliased downsampling.
+//! Signal processing for vibration: filters, integration, moments, rate conversion, and on hosts spectra and what is read from them.
 //!
 //! Four channels go through together, one [`Frame`] a sample, so that the compiler keeps them in vector registers. A
 //! sensor with fewer channels leaves lanes at zero; one with more takes two groups. Everything is deterministic: the same
 //! frames in the same calls give the same bits, on every machine (`libm`, no fused operations). All states can be
 //! serialised, and go on bit for bit where they stopped.
 
+#[cfg(feature = "std")]
+pub mod band;
+pub mod condition;
 pub mod decimate;
 pub mod design;
+pub mod displacement;
+#[cfg(feature = "std")]
+pub mod envelope;
+#[cfg(feature = "std")]
+pub mod fft;
 pub mod filter;
+pub mod fitness;
+#[cfg(feature = "std")]
+pub mod kurtogram;
+pub mod machine;
 pub mod moments;
+#[cfg(feature = "std")]
+pub mod orders;
+#[cfg(feature = "std")]
+pub mod resample;
+#[cfg(feature = "std")]
+pub mod spectrum;
 pub mod velocity;
+pub mod window;
 
+#[cfg(feature = "std")]
+pub use band::{BandSum, Octave};
+pub use condition::{Conditioner, Corner};
 pub use decimate::Decimator;
 pub use design::{Biquad, Sections, butterworth_high_pass, butterworth_low_pass, gain};
+pub use displacement::{Displacement, Extremes};
+#[cfg(feature = "std")]
+pub use envelope::{Envelope, EnvelopeError};
+#[cfg(feature = "std")]
+pub use fft::{Demodulator, FftError, Lanes, RealFft};
 pub use filter::Cascade;
+pub use fitness::Fitness;
+#[cfg(feature = "std")]
+pub use kurtogram::{BandKurtosis, Kurtogram};
+pub use machine::{Bearing, BearingOrders, GeometryError, gear_mesh_hz, tooth_pass_hz};
 pub use moments::Moments;
+#[cfg(feature = "std")]
+pub use orders::{Chatter, EstimatedSpeed, Line, Lines, SideBands, SpeedSearch};
+#[cfg(feature = "std")]
+pub use resample::{ResampleError, Resampler};
+#[cfg(feature = "std")]
+pub use spectrum::{Analyser, Average, Averaging, Bin, Grid, Scale, Scaling, Segmenter, Welch};
 pub use velocity::{SingleVelocity, Velocity};
+pub use window::Window;
 
 /// Channels that are processed together.
 pub const LANES: usize = 4;
