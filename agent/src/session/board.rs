@@ -94,9 +94,7 @@ impl Session {
             // It keeps what is not acknowledged, and sends it again after its birth.
             self.metrics.session.before_birth.increment();
             work.release.extend(incoming.token);
-            if self.ask.len() < self.config.nodes_max {
-                self.ask.insert(line);
-            }
+            self.ask(incoming.source, name, now);
         }
         known
     }
@@ -200,7 +198,8 @@ impl Session {
             let Some(key) = key else {
                 ctx.metrics.before_birth.increment();
                 ctx.release(incoming.token);
-                self.ask.insert((incoming.source, node.key.sensor.to_string()));
+                let name = node.key.sensor.clone();
+                self.ask(incoming.source, &name, now);
                 return;
             };
             if let Some(item) = item(message, key, &incoming) {

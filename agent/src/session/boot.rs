@@ -12,8 +12,10 @@ use spindle_common::time::{ClockFit, Pair};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A node that goes on for this many reorder waits without sending what is missing is not waited for any longer.
-const GIVE_UP_WAITS: u64 = 15;
+/// A node that sends no statuses and goes on for this many reorder waits without what is missing is not waited for any longer.
+const GIVE_UP_WAITS: u64 = 150;
+/// A boot before the newest that is quiet for this many reorder waits has ended.
+const QUIET_WAITS: u64 = 15;
 /// Ranges of given-up sequence numbers that are remembered per boot.
 const GIVEN_UP_MAX: usize = 16;
 /// Most numbers of such a range, and how far behind it is still remembered: far less than half the circle of numbers.
@@ -42,6 +44,8 @@ pub(super) struct Boot {
     pub(super) origin: SourceId,
     /// When, monotonic ns.
     pub(super) heard_ns: u64,
+    /// It tells by statuses what it still holds.
+    pub(super) said_status: bool,
     /// It was heard since it was acknowledged last.
     pub(super) spoke: bool,
 }
@@ -61,6 +65,7 @@ impl Boot {
             doubtful: false,
             origin: SourceId(u16::MAX),
             heard_ns: 0,
+            said_status: false,
             spoke: false,
         }
     }
@@ -309,10 +314,11 @@ impl Boot {
 
     /// When [`Boot::expire`] has something to do, monotonic ns.
     pub(super) fn deadline_ns(&self, wait_ns: u64) -> Option<u64> {
-        let held_ns = self.held.iter().map(|held| held.since_ns.saturating_add(wait_ns)).min();
-        let quiet_ns =
-            self.is_unsettled().then(|| self.heard_ns.saturating_add(wait_ns.saturating_mul(GIVE_UP_WAITS)));
-        held_ns.into_iter().chain(quiet_ns).min()
+        if self.closed {
+            let is_due = self.is_unsettled() || !self.held.is_empty();
+            return is_due.then(|| self.heard_ns.saturating_add(wait_ns.saturating_mul(QUIET_WAITS)));
+        }
+        self.held.iter().map(|held| held.since_ns.saturating_add(wait_ns)).min()
     }
 
     pub(super) fn expire(&mut self, node: &SensorKey, ctx: &mut Context<'_>) {
@@ -320,14 +326,19 @@ impl Boot {
         let now_ns = ctx.now.mono_ns;
         let late =
             |since_ns: u64, waits: u64| now_ns.saturating_sub(since_ns) >= wait_ns.saturating_mul(waits);
-        // A board that has restarted says no more; one of two with the same id goes on, and what it holds still comes.
-        if self.is_unsettled() && self.held.is_empty() && late(self.heard_ns, GIVE_UP_WAITS) {
-            self.settle(node, ctx);
+        if self.closed {
+            // A board that has restarted says no more; one of two with the same id goes on, and what is missing still comes.
+            if (self.is_unsettled() || !self.held.is_empty()) && late(self.heard_ns, QUIET_WAITS) {
+                self.close(node, ctx);
+            }
+            return;
         }
         if !self.held.iter().any(|held| late(held.since_ns, 1)) {
             return;
         }
-        if self.stalled_ns.is_some_and(|since_ns| late(since_ns, GIVE_UP_WAITS))
+        // What a node says that it holds it sends again; it is not for the gateway to acknowledge what it does not have.
+        if !self.said_status
+            && self.stalled_ns.is_some_and(|since_ns| late(since_ns, GIVE_UP_WAITS))
             && let Some(next) = self.held.front().map(|held| held.item.seq)
         {
             tracing::warn!(%node, missing = next.since(self.next), "node does not send what is missing: given up");

@@ -51,6 +51,8 @@ const SENSORS_PER_NODE: usize = wire::STREAMS_MAX;
 const TO_NODE_LEN_MAX: usize = 1024;
 /// Where dead letters go whose topic gives no key.
 const UNKNOWN: &str = "unknown";
+/// A node is asked for its birth once in this time: each of its messages may come before it, its answer as well.
+const ASK_EVERY_NS: u64 = 1_000_000_000;
 
 /// Splits a session into what its parts work with and the nodes, so that both can be borrowed at once.
 macro_rules! context {
@@ -191,8 +193,9 @@ pub struct Session {
     changed_nodes: BTreeSet<usize>,
     changed_json: BTreeSet<usize>,
     forgotten: Vec<Key>,
-    /// Serial lines that are to be asked for their birth.
+    /// Serial lines that are to be asked for their birth, and when each was asked last, monotonic ns.
     ask: BTreeSet<(SourceId, String)>,
+    asked: HashMap<(SourceId, String), u64>,
     /// Of the last order to a node; 0 before the first.
     order_id: u32,
     unknown: Arc<SensorKey>,
@@ -232,6 +235,7 @@ impl Session {
             changed_json: BTreeSet::new(),
             forgotten: Vec::new(),
             ask: BTreeSet::new(),
+            asked: HashMap::new(),
             order_id: 0,
             unknown: Arc::new(SensorKey { site: unknown.clone(), machine: unknown.clone(), sensor: unknown }),
             hardware: None,
@@ -379,6 +383,19 @@ impl Session {
         let (mut ctx, _) = context!(self, incoming.source, now, work);
         ctx.release(incoming.token);
         ctx.dead(reason, key, incoming.topic.as_deref(), &incoming.payload);
+    }
+
+    /// Lets a node be asked who it is, if that was not done just now.
+    fn ask(&mut self, source: SourceId, name: &str, now: Now) {
+        if self.asked.len() >= self.config.nodes_max.max(1) {
+            self.asked.clear();
+        }
+        let line = (source, name.to_owned());
+        let asked = self.asked.get(&line);
+        if asked.is_none_or(|asked_ns| now.mono_ns.saturating_sub(*asked_ns) >= ASK_EVERY_NS) {
+            self.asked.insert(line.clone(), now.mono_ns);
+            self.ask.insert(line);
+        }
     }
 
     fn count_held(&self) {

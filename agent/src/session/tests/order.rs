@@ -119,13 +119,40 @@ fn what_was_given_up_and_comes_late_is_kept_once_and_flagged() {
 fn a_node_that_never_sends_what_is_missing_is_not_waited_for_for_ever() {
     let mut rig = Rig::new();
     rig.give_block(nth(0));
-    for second in 0..40 {
+    for second in 0..110 {
         rig.give_block(nth(5 + second));
         rig.wait(Duration::from_secs(3));
     }
     assert!(rig.accepted().len() > 1);
     assert!(!rig.gaps().is_empty());
     assert!(balanced(rig.book()), "{:?}", rig.book());
+}
+
+#[test]
+fn what_a_board_says_that_it_holds_is_waited_for_and_never_acknowledged_unseen() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    for second in 0..400 {
+        rig.give_status(status(1, 1, 30, 0));
+        rig.give_block(nth(5));
+        rig.wait(Duration::from_secs(3));
+        assert!(rig.acked().iter().all(|(_, next)| *next == 1), "{second}");
+    }
+    for n in 1..6 {
+        rig.give_block(nth(n));
+    }
+    assert_eq!((rig.accepted().len(), rig.gaps().len()), (6, 0));
+}
+
+#[test]
+fn what_is_held_of_an_ended_boot_is_kept_when_it_has_been_quiet() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_block(Spec { boot: 2, ..nth(0) });
+    rig.give_block(nth(2));
+    rig.wait(Duration::from_secs(40));
+    assert_eq!((rig.accepted(), rig.gaps()), (vec![0, 0, 32], vec![(16, 16)]));
+    assert_eq!(rig.work.release.len(), 3);
 }
 
 #[test]

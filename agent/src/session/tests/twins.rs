@@ -95,6 +95,35 @@ fn one_board_that_comes_by_two_ways_is_named() {
 }
 
 #[test]
+fn a_board_that_restarted_is_acknowledged_before_it_could_send_a_block() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.acked();
+    // Its ring has dropped more than it sends ahead, so it says no more than this until it is acknowledged.
+    rig.give_status(status(2, 70, 80, 80 * SAMPLES));
+    assert_eq!(rig.acked(), [(2, 70)]);
+}
+
+#[test]
+fn a_line_that_says_much_before_its_birth_is_asked_once_a_second() {
+    let mut rig = Rig::new();
+    let mut asked = 0;
+    for _ in 0..40 {
+        let incoming = Incoming {
+            source: SourceId(0),
+            topic: None,
+            payload: block(nth(0)),
+            redelivered: false,
+            token: None,
+        };
+        rig.session.take(incoming, rig.now, &mut rig.work);
+        asked += rig.session.to_nodes().len();
+        rig.wait(Duration::from_millis(100));
+    }
+    assert_eq!(asked, 4);
+}
+
+#[test]
 fn of_two_boards_on_two_lines_each_is_acknowledged_on_its_own() {
     let mut rig = Rig::new();
     let line = |rig: &mut Rig, source: u16, payload: Bytes| {
