@@ -297,6 +297,7 @@ async fn play(script: &Script, client: &AsyncClient, state: &State) -> Result<()
     let topic = format!("spindle/v1/{}/raw", script.key());
     let status_topic = format!("spindle/v1/site/machine/{}/status", script.node);
     let (mut next, mut seen, mut connects) = (0, 0, 0);
+    let mut moved = tokio::time::Instant::now();
     loop {
         if state.ended.load(Ordering::SeqCst) {
             return Ok(());
@@ -318,9 +319,13 @@ async fn play(script: &Script, client: &AsyncClient, state: &State) -> Result<()
             let status = script.status(next, acknowledged)?;
             client.publish(&status_topic, QoS::AtLeastOnce, false, status).await?;
         }
-        let waited = tokio::time::timeout(RESEND_AFTER, state.progress.notified()).await;
-        if waited.is_err() && acknowledged == seen {
+        let _ = tokio::time::timeout(RESEND_AFTER, state.progress.notified()).await;
+        // An ack that says the same again is no progress: what it is about was lost on the way.
+        if acknowledged != seen {
+            moved = tokio::time::Instant::now();
+        } else if moved.elapsed() >= RESEND_AFTER {
             next = acknowledged;
+            moved = tokio::time::Instant::now();
         }
         seen = acknowledged;
     }

@@ -114,6 +114,9 @@ impl FilesDestination {
             }
             runner.lane.sent(item.offset, text.len(), &decision);
             runner.pass_front(&self.stats);
+            if writer.is_due(&self.config, now) {
+                break;
+            }
         }
         did
     }

@@ -203,8 +203,11 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(code) = error.rdkafka_error_code() {
-            *self.0.problem.lock() = Some((code, reason.to_owned()));
+        let Some(code) = error.rdkafka_error_code() else { return };
+        let mut problem = self.0.problem.lock();
+        // That all brokers are down comes right after why, and says less.
+        if code != Code::AllBrokersDown || problem.is_none() {
+            *problem = Some((code, reason.to_owned()));
         }
     }
 }
