@@ -13,7 +13,7 @@ use spindle_tests::wait::{self, PATIENCE};
 use std::time::Duration;
 
 /// Samples per channel and block.
-const BLOCK: u16 = 128;
+const BLOCK: u16 = 512;
 
 /// Six seconds of the sensor.
 const LONG: u64 = 160_000;
@@ -26,6 +26,8 @@ fn board(broker: &str, node: &str, speed: Speed, samples: u64) -> Board {
         .mqtt(broker)
         .speed(speed)
         .window(128)
+        // Holds what the sensor takes in 19 s, longer than any link is away.
+        .ring_bytes(8 << 20)
         .tapped()
         .start()
         .unwrap()
@@ -81,9 +83,9 @@ fn what_a_broker_with_default_limits_drops_while_the_gateway_stands_still_is_sen
     let drops = mosquitto::subscribe_as(broker.port(), &[], topic, &folder.path().join("log")).unwrap();
     let mut agent = Agent::started(&crate::config(&broker.address(), kafka, "stopped", "")).unwrap();
     let first = board(&broker.address(), "first", Speed::Real, LONG);
-    wait_acknowledged(&first, 50);
+    wait_acknowledged(&first, 20);
     agent.process().unwrap().freeze().unwrap();
-    let samples = 300 * u64::from(BLOCK);
+    let samples = 150 * u64::from(BLOCK);
     let more = (0..12).map(|number| board(&broker.address(), &format!("n{number}"), Speed::Full, samples));
     let more: Vec<_> = more.collect();
     // Twelve boards' windows are more than the 1,000 messages that the broker keeps for a slow subscriber.
@@ -107,7 +109,7 @@ fn a_half_open_link_to_the_broker_is_found_by_keep_alive_and_made_anew_without_l
     let config = config.replacen("name = \"site\"", "name = \"site\"\nkeep_alive = \"5s\"", 1);
     let mut agent = Agent::started(&config).unwrap();
     let board = board(&broker.address(), "n1", Speed::Real, LONG);
-    wait_acknowledged(&board, 100);
+    wait_acknowledged(&board, 50);
     let before = link.connections();
     link.go_half_open();
     wait::until("a new connection", PATIENCE, || Ok((link.connections() > before).then_some(()))).unwrap();
@@ -123,7 +125,7 @@ fn a_half_open_link_to_kafka_is_found_by_time_out_and_made_anew_without_loss() {
     let config = config.replacen(&kafka.address(), &link.address(), 1)
         + "\n[forward.kafka.properties]\n\"socket.timeout.ms\" = \"5000\"\n\"request.timeout.ms\" = \"4000\"\n";
     let mut agent = Agent::started(&config).unwrap();
-    let board = board(&broker.address(), "n1", Speed::Real, LONG);
+    let board = board(&broker.address(), "n1", Speed::Real, 3 * LONG);
     let begun = |records: &[_]| records.len() > 20;
     kafka.read_until("half-open.raw.v1", PATIENCE, begun).unwrap();
     let before = link.connections();
@@ -132,7 +134,7 @@ fn a_half_open_link_to_kafka_is_found_by_time_out_and_made_anew_without_loss() {
     let acknowledged = board.counters().acked;
     wait_acknowledged(&board, acknowledged + 100);
     wait::until("a new connection", PATIENCE, || Ok((link.connections() > before).then_some(()))).unwrap();
-    assert_nothing_lost(&kafka, "half-open", &agent, vec![(board, LONG)]);
+    assert_nothing_lost(&kafka, "half-open", &agent, vec![(board, 3 * LONG)]);
     agent.stop().unwrap();
 }
 
@@ -142,7 +144,7 @@ fn a_broker_that_is_restarted_in_order_and_remembers_nothing_loses_nothing() {
     let mut broker = Mosquitto::start("persistence false").unwrap();
     let mut agent = Agent::started(&crate::config(&broker.address(), kafka, "forgetful", "")).unwrap();
     let board = board(&broker.address(), "n1", Speed::Real, LONG);
-    for acknowledged in [200, 600] {
+    for acknowledged in [50, 150] {
         wait_acknowledged(&board, acknowledged);
         broker.stop().unwrap();
         std::thread::sleep(Duration::from_millis(300));
@@ -159,7 +161,7 @@ fn a_broker_killed_again_and_again_under_load_loses_nothing() {
     let mut agent = Agent::started(&crate::config(&broker.address(), kafka, "broker-killed", "")).unwrap();
     let names = ["n1", "n2", "n3"];
     let boards = names.map(|node| (board(&broker.address(), node, Speed::Real, LONG), LONG));
-    for acknowledged in [100, 300, 500, 700] {
+    for acknowledged in [40, 100, 160, 220] {
         boards.iter().for_each(|(board, _)| wait_acknowledged(board, acknowledged));
         broker.kill();
         broker.start_again("autosave_interval 1").unwrap();
