@@ -173,7 +173,7 @@ impl Boot {
     }
 
     /// Keeps a message until those before it have come.
-    pub(super) fn hold(&mut self, mut item: Item, ctx: &mut Context<'_>) {
+    pub(super) fn hold(&mut self, item: Item, ctx: &mut Context<'_>) {
         self.stalled_ns.get_or_insert(ctx.now.mono_ns);
         let ahead = item.seq.since(self.next);
         let place = self.held.partition_point(|held| held.item.seq.since(self.next) < ahead);
