@@ -213,3 +213,64 @@ fn folder_bytes(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(clock: &Clock, data_dir: &Path) -> (Watch, Arc<SourceState>) {
+        let text = format!("[gateway]\nname = \"g\"\ndata_dir = {data_dir:?}\n");
+        let config: Config = toml::from_str(&text).unwrap();
+        std::fs::create_dir_all(data_dir.join("journal")).unwrap();
+        let (source, _end) = crate::source::handle();
+        let parts = Parts {
+            metrics: Arc::default(),
+            pipeline: RunnerMonitor::default(),
+            forward: vec![("kafka".into(), Arc::default())],
+            sources: vec![("site".into(), source.state.clone())],
+            journal: JournalReader::open_read_only(&data_dir.join("journal")).unwrap(),
+            // Nobody answers: as while the session waits for its disk.
+            session: mpsc::channel(1).0,
+        };
+        (Watch::new(&config, clock, parts), source.state)
+    }
+
+    #[test]
+    fn a_thread_that_does_not_come_round_is_not_healthy() {
+        let (clock, dir) = (Clock::manual(0), tempfile::tempdir().unwrap());
+        let (watch, _) = watch(&clock, dir.path());
+        assert!(watch.health().0);
+        clock.advance(SILENT_MAX + Duration::from_secs(1));
+        watch.metrics.turns.ingest.set(clock.now().mono_ns);
+        let (good, said) = watch.health();
+        assert!(!good && !watch.ready().0);
+        assert_eq!(said["reasons"][0], "thread pipeline has not come round for 61 s: does the disk hang?");
+        watch.metrics.turns.pipeline.set(clock.now().mono_ns);
+        assert!(watch.health().0);
+    }
+
+    #[test]
+    fn a_journal_that_refuses_or_a_source_that_is_down_is_not_ready_and_kafka_away_is() {
+        let (clock, dir) = (Clock::manual(0), tempfile::tempdir().unwrap());
+        let (watch, source) = watch(&clock, dir.path());
+        assert_eq!(watch.ready().1["reasons"][0], "source site: not connected yet");
+        source.up();
+        *watch.forward[0].1.problem.lock() = Some("brokers are away".into());
+        let (ready, said) = watch.ready();
+        assert!(ready);
+        assert_eq!(said["destinations"]["kafka"], "brokers are away");
+        *watch.metrics.journal.problem.lock() = Some("no space left".into());
+        assert_eq!(watch.ready().1["reasons"][0], "journal does not commit: no space left");
+    }
+
+    #[tokio::test]
+    async fn what_the_session_said_last_is_told_while_it_does_not_answer() {
+        let (clock, dir) = (Clock::manual(0), tempfile::tempdir().unwrap());
+        let (watch, _) = watch(&clock, dir.path());
+        let before = Observation { sensors_more: 7, ..Observation::default() };
+        *watch.last.lock() = (clock.now().mono_ns, Arc::new(before));
+        clock.advance(Duration::from_secs(9));
+        let (observation, age) = watch.observe().await;
+        assert_eq!((observation.sensors_more, age), (7, Duration::from_secs(9)));
+    }
+}

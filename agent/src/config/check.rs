@@ -240,6 +240,12 @@ fn rooms(config: &Config, report: Report<'_>) {
     let (session, journal, pipeline) = (&config.session, &config.journal, &config.pipeline);
     must(session.reorder_blocks_max > 0, "session.reorder_blocks_max", "is 0", "write 1 or more");
     must(session.nodes_max > 0, "session.nodes_max", "is 0", "write 1 or more");
+    must(
+        session.dead_letters_burst.as_u64() >= 128 << 10,
+        "session.dead_letters_burst",
+        "is less than one refused message may take",
+        "write \"128 KiB\" or more",
+    );
     let (size, segment) = (journal.size_max.as_u64(), journal.segment_size.as_u64());
     must(segment >= 1 << 20, "journal.segment_size", "is too small for a segment", "write \"1 MiB\" or more");
     must(
