@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod disk;
 #[allow(clippy::panic, reason = "a fuzz target says by a panic what it found")]
 pub mod fuzz;
 pub mod kafka;
