@@ -73,6 +73,35 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
+/// Copies the write-ahead log into the file as far as readers let it, now and then. SQLite's own way to do that by itself
+/// ignores a sync that failed, and would try it again by the same handle.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    pages: u64,
+    pages_max: u64,
+    page_len: u64,
+}
+
+impl Checkpoints {
+    /// One for about each `log_len` bytes of log, of a file with pages of `page_len` bytes.
+    pub(crate) const fn new(log_len: u64, page_len: u64) -> Self {
+        Self { pages: 0, pages_max: log_len / page_len, page_len }
+    }
+
+    /// After a commit that wrote about `bytes` to `places` places.
+    ///
+    /// # Errors
+    /// The commit is durable, but the connection is not to be used again.
+    pub(crate) fn committed(&mut self, connection: &Connection, bytes: u64, places: u64) -> rusqlite::Result<()> {
+        self.pages += bytes / self.page_len + places;
+        if self.pages < self.pages_max {
+            return Ok(());
+        }
+        self.pages = 0;
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    }
+}
+
 /// Makes the names in a file's folder as durable as its bytes.
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     match path.parent() {

@@ -20,7 +20,11 @@ pub struct CursorStore {
     /// `None` after a failed save: it is opened anew for the next one.
     db: Option<Connection>,
     failing: bool,
+    checkpoints: sqlite::Checkpoints,
 }
+
+/// The log's length, about; pages are SQLite's usual ones.
+const CHECKPOINTS: sqlite::Checkpoints = sqlite::Checkpoints::new(1 << 20, 4096);
 
 impl CursorStore {
     /// Opens or makes `forward.sqlite` in `dir`; one that is no database any more is set aside.
@@ -36,7 +40,7 @@ impl CursorStore {
             db => db,
         };
         let db = db.map_err(|source| ForwardError::Cursor { path: path.clone(), source })?;
-        Ok(Self { path, destination: destination.into(), db: Some(db), failing: false })
+        Ok(Self { path, destination: destination.into(), db: Some(db), failing: false, checkpoints: CHECKPOINTS })
     }
 
     /// Where `lane` stands; 1 when it never ran, or when nobody knows any more.
@@ -92,7 +96,8 @@ impl CursorStore {
             Some(db) => db,
             none => none.insert(open(&self.path)?),
         };
-        save(db, &self.destination, lanes)
+        save(db, &self.destination, lanes)?;
+        self.checkpoints.committed(db, 0, 2)
     }
 }
 
@@ -131,6 +136,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > VERSION {
         return Err(rusqlite::Error::InvalidParameterName(format!(

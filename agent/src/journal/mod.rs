@@ -12,6 +12,8 @@
 //! aside because they are no databases any more; together they stay below `journal.size_max`. Opening reads the newest
 //! segment from its last snapshot on, at most [`SNAPSHOT_BODY_BYTES`], and of the others only names.
 
+#[cfg(test)]
+mod damage_tests;
 mod files;
 mod frame;
 #[cfg(test)]
@@ -311,6 +313,13 @@ impl Journal {
         self.current_len += (bytes + encoded.len()) as u64;
         if new_segment {
             self.finish_rotation();
+        }
+        let written = (bytes + encoded.len() + snapshot.map_or(0, |snapshot| snapshot.len())) as u64;
+        if let Some(Err(error)) = self.current.as_mut().map(|current| current.checkpoint_when_due(written)) {
+            tracing::warn!(%error, "the segment keeps its write-ahead log; the next commit goes to a new one");
+            if let Some(current) = self.current.take() {
+                current.abandon();
+            }
         }
         Ok(())
     }

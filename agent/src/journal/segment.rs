@@ -38,7 +38,7 @@ const CHUNK_BYTES_MAX: usize = 512 * 1024;
 /// How long to wait for another process (a shell, a backup) that locks the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
 CREATE TABLE sensor (id INTEGER PRIMARY KEY, site TEXT NOT NULL, machine TEXT NOT NULL, sensor TEXT NOT NULL) STRICT;
 CREATE TABLE chunk (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, crc INTEGER NOT NULL, state BLOB NOT NULL,
                     body BLOB NOT NULL) STRICT;
@@ -58,6 +58,7 @@ pub(super) struct Segment {
     /// Keys by id.
     keys: HashMap<u32, Arc<SensorKey>>,
     scratch: Vec<u8>,
+    checkpoints: sqlite::Checkpoints,
 }
 
 /// How segments are written.
@@ -72,6 +73,10 @@ impl Tuning {
     /// For segments of `len_max` bytes: the log beside them stays small against them.
     pub(super) fn new(synchronous: Synchronous, len_max: u64) -> Self {
         Self { synchronous, checkpoint_len: (len_max / 4).clamp(256 << 10, CHECKPOINT_LEN_MAX) }
+    }
+
+    fn checkpoints(self) -> sqlite::Checkpoints {
+        sqlite::Checkpoints::new(self.checkpoint_len, u64::from(PAGE_SIZE))
     }
 }
 
@@ -117,6 +122,7 @@ impl Segment {
         connection.pragma_update(None, "page_size", PAGE_SIZE).map_err(sql)?;
         tune(&connection, tuning).map_err(sql)?;
         let mut segment = Self::new(path, connection);
+        segment.checkpoints = tuning.checkpoints();
         segment.head = Some(head);
         Ok(segment)
     }
@@ -129,6 +135,7 @@ impl Segment {
             ids: HashMap::new(),
             keys: HashMap::new(),
             scratch: Vec::new(),
+            checkpoints: sqlite::Checkpoints::new(CHECKPOINT_LEN_MAX, u64::from(PAGE_SIZE)),
         }
     }
 
@@ -139,7 +146,9 @@ impl Segment {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sql)?;
         check_version(&connection, path)?;
         tune(&connection, tuning).map_err(sql)?;
-        Self::with_keys(path, connection)
+        let mut segment = Self::with_keys(path, connection)?;
+        segment.checkpoints = tuning.checkpoints();
+        Ok(segment)
     }
 
     /// Opens a segment to read.
@@ -179,6 +188,15 @@ impl Segment {
 
     fn sql(&self, source: rusqlite::Error) -> JournalError {
         JournalError::Sqlite { path: self.path.clone(), source }
+    }
+
+    /// Copies the log into the file when it is long, after a commit of `bytes`.
+    ///
+    /// # Errors
+    /// The commit is durable, but the segment is not to be written again.
+    pub(super) fn checkpoint_when_due(&mut self, bytes: u64) -> Result<(), JournalError> {
+        // The chunk's leaf and its way down, a new key's, the snapshot's.
+        self.checkpoints.committed(&self.connection, bytes, 3).map_err(|source| self.sql(source))
     }
 
     /// Commits records and state changes in one transaction, durable when this returns. After an error the segment is
@@ -552,7 +570,7 @@ fn tune(connection: &Connection, tuning: Tuning) -> rusqlite::Result<()> {
         Synchronous::Off => "OFF",
     };
     connection.pragma_update(None, "synchronous", level)?;
-    connection.pragma_update(None, "wal_autocheckpoint", (tuning.checkpoint_len / u64::from(PAGE_SIZE)).cast_signed())?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -8 * 1024)?;
     connection.set_prepared_statement_cache_capacity(16);
     Ok(())

@@ -15,6 +15,9 @@ const SCHEMA_VERSION: i64 = 2;
 /// What a row costs besides its text, for the size limit: ids, index, page overhead.
 const ROW_OVERHEAD_BYTES: u64 = 96;
 
+/// The log's length, about; pages are SQLite's usual ones.
+const CHECKPOINTS: sqlite::Checkpoints = sqlite::Checkpoints::new(8 << 20, 4096);
+
 /// Ids after the n-th damaged file begin at n times 2 to this: more than any file gives out.
 const ID_EPOCH_SHIFT: u32 = 40;
 
@@ -146,6 +149,7 @@ pub struct OutputLog {
     stats: OutputStats,
     /// Whether commits have to evict: the log says so once.
     full: bool,
+    checkpoints: sqlite::Checkpoints,
 }
 
 impl OutputLog {
@@ -167,7 +171,7 @@ impl OutputLog {
             opened => opened?,
         };
         let shared = Arc::new(Shared::new(stats.next_id, config.tail_size.as_u64()));
-        Ok(Self { path, db: Some(db), shared, size_max: config.size_max.as_u64(), stats, full: false })
+        Ok(Self { path, db: Some(db), shared, size_max: config.size_max.as_u64(), stats, full: false, checkpoints: CHECKPOINTS })
     }
 
     /// What a restart needs.
@@ -211,6 +215,7 @@ impl OutputLog {
                 self.full = evicted || (self.full && stats.bytes > self.size_max / 10 * 9);
                 self.stats = stats;
                 self.shared.publish(&commit.outputs, stats.next_id);
+                self.checkpoint(commit);
                 Ok(())
             }
             Err(error) => {
@@ -224,6 +229,18 @@ impl OutputLog {
                 }
                 Err(error)
             }
+        }
+    }
+
+    fn checkpoint(&mut self, commit: &Commit) {
+        let Some(db) = &self.db else { return };
+        let outputs: u64 = commit.outputs.iter().map(output_bytes).sum();
+        let states = commit.sensors.iter().map(|s| s.state.len() + s.baseline.iter().map(|b| b.row.len()).sum::<usize>());
+        let places = 4 + (commit.sensors.len() + commit.alerts.len()) as u64 * 2;
+        let bytes = outputs + states.sum::<usize>() as u64;
+        if let Err(error) = self.checkpoints.committed(db, bytes, places) {
+            tracing::warn!(path = %self.path.display(), %error, "the write-ahead log cannot be copied into the file yet");
+            self.db.take().map_or((), sqlite::abandon);
         }
     }
 
@@ -271,7 +288,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OutputsError> {
     let mut db = Connection::open(path).map_err(fail("open"))?;
     db.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
-         PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 16777216;",
+         PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 16777216;",
     )
     .map_err(fail("set pragmas"))?;
     let version: i64 =

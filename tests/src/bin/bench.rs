@@ -12,18 +12,22 @@ fn main() -> Result<()> {
         return bench::bare::subscribe(number(port)?, number(count)?);
     }
     let mut size = Size { boards: 16, blocks: 160_000, real_time_boards: 4, real_time_seconds: 25 };
-    let (mut json, mut firmware) = (false, false);
+    let (mut json, mut firmware, mut backlog_mib) = (false, false, None);
     for arg in args {
         match arg.split_once('=') {
             None if arg == "--json" => json = true,
             None if arg == "--firmware" => firmware = true,
             None if arg == "--quick" => (size.blocks, size.real_time_seconds) = (16_000, 10),
+            Some(("--backlog", mib)) => backlog_mib = Some(number::<u64>(mib)?),
             Some(("--boards", boards)) => size.boards = number(boards)?,
             Some(("--blocks", blocks)) => size.blocks = number(blocks)?,
             _ => bail!(
-                "unknown argument {arg:?}; there are --json, --firmware, --quick, --boards=N, --blocks=N"
+                "unknown argument {arg:?}; there are --json, --firmware, --quick, --boards=N, --blocks=N, --backlog=MIB"
             ),
         }
+    }
+    if let Some(mib) = backlog_mib {
+        return print(&bench::backlog::measure(mib << 20)?, json);
     }
     if firmware { print(&bench::firmware::measure()?, json) } else { print(&bench::run(size)?, json) }
 }

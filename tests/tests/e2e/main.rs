@@ -9,6 +9,7 @@ mod boards;
 mod books;
 mod cli;
 mod demo;
+mod disk;
 mod emulated;
 mod flash;
 mod hardware;

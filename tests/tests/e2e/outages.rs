@@ -10,7 +10,7 @@ use spindle_tests::wait::PATIENCE;
 use std::time::Duration;
 
 /// Everything that `script` played is in the topic, bit for bit and in order; duplicates only by the same id.
-fn assert_all_in_kafka(kafka: &Kafka, prefix: &str, script: &Script) {
+pub(crate) fn assert_all_in_kafka(kafka: &Kafka, prefix: &str, script: &Script) {
     let topic = format!("{prefix}.raw.v1");
     let expected = script.blocks as usize;
     let enough = |records: &[_]| raw::count_different(records) >= expected;
