@@ -19,3 +19,4 @@ pub mod record;
 pub mod runtime;
 pub mod session;
 pub mod source;
+mod sqlite;

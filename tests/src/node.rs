@@ -120,7 +120,11 @@ impl Script {
         Ok(Bytes::copy_from_slice(&out[..len]))
     }
 
-    fn birth(&self) -> Result<Bytes> {
+    /// Who it is.
+    ///
+    /// # Errors
+    /// When a name is not allowed.
+    pub fn birth(&self) -> Result<Bytes> {
         let sensor = format!("{}-acc", self.node);
         let info = StreamInfo {
             stream: StreamId(0),

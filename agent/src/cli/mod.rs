@@ -4,6 +4,7 @@
 //! 2 the command line is wrong; 3 it could not be done, the last line on standard error says what and where.
 
 pub mod balance;
+pub mod buffer;
 pub mod completions;
 pub mod demo;
 pub mod dlq;
@@ -93,6 +94,7 @@ enum Verb {
     Init(init::Args),
     Tap(tap::Args),
     Balance(balance::Args),
+    Buffer(buffer::Args),
     Dlq(dlq::Args),
     Node(node::Args),
     Replay(replay::Args),
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => args.run(),
         Verb::Tap(args) => args.run(),
         Verb::Balance(args) => args.run(),
+        Verb::Buffer(args) => args.run(),
         Verb::Dlq(args) => args.run(),
         Verb::Node(args) => args.run(),
         Verb::Replay(args) => args.run(),

@@ -261,12 +261,6 @@ fn rooms(config: &Config, report: Report<'_>) {
         "is out of range",
         "write \"128 KiB\" (two of the largest messages) up to `segment_size`",
     );
-    must(
-        journal.commit_delay_max <= Duration::from_secs(1),
-        "journal.commit_delay_max",
-        "is long",
-        "write at most \"1s\"",
-    );
     let window = pipeline.window;
     let window_fine = (Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&window);
     must(window_fine, "pipeline.window", "is out of range", "write \"10ms\" to \"1h\"");

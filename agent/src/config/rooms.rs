@@ -61,13 +61,10 @@ pub struct Journal {
     /// Size at which a segment is closed.
     #[schemars(with = "schema::SizeText")]
     pub segment_size: ByteSize,
-    /// Most bytes in one commit.
+    /// Most bytes in one commit. A commit takes what has come while the one before it was written, so an idle gateway commits
+    /// each message at once and a busy one many together.
     #[schemars(with = "schema::SizeText")]
     pub commit_bytes_max: ByteSize,
-    /// Longest wait for a fuller commit while others wait behind it; an idle gateway commits at once.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "schema::DurationText")]
-    pub commit_delay_max: Duration,
     /// Bytes of the newest records kept in memory for live readers.
     #[schemars(with = "schema::SizeText")]
     pub tail_size: ByteSize,
@@ -91,7 +88,6 @@ impl Default for Journal {
             size_max: ByteSize::gib(8),
             segment_size: ByteSize::mib(256),
             commit_bytes_max: ByteSize::mib(4),
-            commit_delay_max: Duration::from_millis(5),
             tail_size: ByteSize::mib(64),
             synchronous: Synchronous::Full,
         }

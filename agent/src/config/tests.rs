@@ -36,15 +36,15 @@ fn the_template_works_as_it_is_and_with_every_comment_taken_away() {
 #[test]
 fn everything_wrong_is_said_at_once_with_its_line_and_what_would_be_right() {
     let text = "[gateway]\nnam = \"g\"\ndata_dir = 5\n[source.listener]\nbind = \"everywhere\"\n[journal]\nsize_max = \"8 GB2\"\n\
-                commit_delay_max = 5\n[log]\nformat = \"jsn\"\n";
+                [session]\nreorder_wait = 5\n[log]\nformat = \"jsn\"\n";
     let found = problems(text);
     let expect = [
         ("g.toml:2:1: gateway.nam: unknown key", "did you mean `name`?"),
         ("g.toml:3:12: gateway.data_dir: is a whole number", "text in quotes"),
         ("g.toml:5:8: source.listener.bind: `everywhere` is not understood", "127.0.0.1:1883"),
         ("g.toml:7:12: journal.size_max: `8 GB2` is not understood", "8 GiB"),
-        ("g.toml:8:20: journal.commit_delay_max: is a whole number", "250ms"),
-        ("g.toml:10:10: log.format: `jsn` is unknown", "did you mean `json`?"),
+        ("g.toml:9:16: session.reorder_wait: is a whole number", "250ms"),
+        ("g.toml:11:10: log.format: `jsn` is unknown", "did you mean `json`?"),
     ];
     assert_eq!(found.len(), expect.len(), "{found:#?}");
     for ((start, right), line) in expect.iter().zip(&found) {

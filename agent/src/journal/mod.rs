@@ -5,13 +5,20 @@
 //! segment that starts at the same offset, and what the old file may hold from there on does not count. So a segment
 //! ends where the next one starts, whatever its file says.
 //!
-//! Offsets are dense from 1, but for one case: when the newest file is damaged beyond reading, numbering goes on after
-//! the most records that it could have held, so that no reader's cursor ever points into the future.
+//! Offsets are dense from 1, but for one case: when the newest file is damaged, numbering goes on after the most records
+//! that it could have held, so that no reader's cursor ever points into the future. What can be read of it stays readable.
+//!
+//! On disk are the segments, each with a write-ahead log that stays small against it, and up to three files that were set
+//! aside because they are no databases any more; together they stay below `journal.size_max`. Opening reads the newest
+//! segment from its last snapshot on, at most [`SNAPSHOT_BODY_BYTES`], and of the others only names.
 
+#[cfg(test)]
+mod damage_tests;
 mod files;
 mod frame;
 #[cfg(test)]
 mod golden;
+pub mod inspect;
 mod open;
 mod reader;
 mod segment;
@@ -25,7 +32,8 @@ pub use state::{Book, BootState, ClockState, JsonState, Key, NodeState, State, S
 
 use crate::config;
 use crate::record::{Batch, Record};
-use segment::{Commit, Head, Segment};
+use crate::sqlite;
+use segment::{Commit, Head, Segment, Tuning};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -36,6 +44,8 @@ use tail::Shared;
 const SNAPSHOT_CHUNKS: u32 = 2048;
 /// Bytes of changes between two writings of the whole state.
 const SNAPSHOT_BYTES: usize = 4 << 20;
+/// Bytes of records between two: they are read when opening, for their checksums.
+const SNAPSHOT_BODY_BYTES: usize = 64 << 20;
 /// Smallest size of a segment.
 const SEGMENT_LEN_MIN: u64 = 1 << 20;
 /// A segment is at most this part of the journal, so that eviction takes little at a time.
@@ -149,10 +159,7 @@ impl JournalError {
     fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::DamagedChunk { .. } => true,
-            Self::Sqlite { source, .. } => matches!(
-                source.sqlite_error_code(),
-                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
-            ),
+            Self::Sqlite { source, .. } => sqlite::is_damage(source),
             _ => false,
         }
     }
@@ -200,12 +207,17 @@ pub struct Journal {
     current_len: u64,
     chunks_since_snapshot: u32,
     bytes_since_snapshot: usize,
+    body_since_snapshot: usize,
     /// Samples accepted per sensor, as committed.
     accepted: HashMap<Key, u64>,
     /// Of those, samples counted as evicted.
     evicted: HashMap<Key, u64>,
     /// How many of the oldest segments are entered in the books as evicted, but not deleted yet.
     evicting: usize,
+    /// Segments that end at or before this go at the next rotation, whatever the size.
+    purge_before: u64,
+    /// Whether the last rotations had to evict: the log says so once.
+    full: bool,
     shared: Arc<Shared>,
     totals: Totals,
     /// Held for as long as the journal is open.
@@ -244,7 +256,23 @@ impl Journal {
     /// Bytes on disk.
     #[must_use]
     pub fn disk_len(&self) -> u64 {
-        self.segments.iter().map(|(_, path)| files::disk_len(path)).sum()
+        self.segments.iter().map(|(_, path)| sqlite::disk_len(path)).sum::<u64>() + self.set_aside_len()
+    }
+
+    fn set_aside_len(&self) -> u64 {
+        sqlite::list_set_aside(&self.dir).iter().map(|(_, path)| sqlite::disk_len(path)).sum()
+    }
+
+    /// Deletes the segments whose records all lie before `before`, and counts their samples as evicted; gives their number.
+    ///
+    /// # Errors
+    /// Nothing was deleted.
+    pub fn purge(&mut self, before: u64, state: &mut impl Stateful) -> Result<u64, JournalError> {
+        let evicted = self.totals.segments_evicted;
+        self.purge_before = before;
+        let purged = self.append(Vec::new(), state).map_err(|error| error.source);
+        self.purge_before = 0;
+        purged.map(|_| self.totals.segments_evicted - evicted)
     }
 
     /// Commits `records` and what `state` says has changed, in one transaction. When it returns they are durable, and
@@ -263,7 +291,9 @@ impl Journal {
         match self.commit(&records, state) {
             Ok(()) => {}
             Err(source) => {
-                self.current = None;
+                if let Some(current) = self.current.take() {
+                    current.abandon();
+                }
                 self.totals.failures += 1;
                 return Err(AppendError { records, source });
             }
@@ -279,19 +309,23 @@ impl Journal {
     }
 
     fn commit(&mut self, records: &[Record], state: &mut impl Stateful) -> Result<(), JournalError> {
-        let new_segment = self.current.is_none() || self.current_len >= self.segment_len_max();
+        let full = self.current_len >= self.segment_len_max();
+        let new_segment = self.current.is_none() || full || self.purge_before > 0;
         if new_segment {
             self.rotate(state)?;
         }
         let changes = state.changes();
-        if records.is_empty() && changes.is_empty() {
+        if records.is_empty() && changes.is_empty() && !new_segment {
             return Ok(());
         }
         let encoded = segment::encode_state(&changes)?;
+        let bytes: usize = records.iter().map(|record| record.body.len() + frame::HEADER_LEN).sum();
         self.chunks_since_snapshot += 1;
         self.bytes_since_snapshot += encoded.len();
-        let due =
-            self.chunks_since_snapshot >= SNAPSHOT_CHUNKS || self.bytes_since_snapshot >= SNAPSHOT_BYTES;
+        self.body_since_snapshot += bytes;
+        let due = self.chunks_since_snapshot >= SNAPSHOT_CHUNKS
+            || self.bytes_since_snapshot >= SNAPSHOT_BYTES
+            || self.body_since_snapshot >= SNAPSHOT_BODY_BYTES;
         let snapshot = if due || new_segment || records.is_empty() {
             Some(segment::encode_state(&state.snapshot())?)
         } else {
@@ -308,13 +342,20 @@ impl Journal {
         if snapshot.is_some() {
             self.chunks_since_snapshot = 0;
             self.bytes_since_snapshot = 0;
+            self.body_since_snapshot = 0;
         }
         self.accepted.extend(changes.books.iter().map(|(key, book)| (key.clone(), book.accepted)));
-        let bytes: usize = records.iter().map(|record| record.body.len() + frame::HEADER_LEN).sum();
         self.totals.bytes += bytes as u64;
         self.current_len += (bytes + encoded.len()) as u64;
         if new_segment {
             self.finish_rotation();
+        }
+        let written = (bytes + encoded.len() + snapshot.map_or(0, |snapshot| snapshot.len())) as u64;
+        if let Some(Err(error)) = self.current.as_mut().map(|current| current.checkpoint_when_due(written)) {
+            tracing::warn!(%error, "the segment keeps its write-ahead log; the next commit goes to a new one");
+            if let Some(current) = self.current.take() {
+                current.abandon();
+            }
         }
         Ok(())
     }
@@ -324,39 +365,52 @@ impl Journal {
         self.config.segment_size.as_u64().min(part).max(SEGMENT_LEN_MIN)
     }
 
+    fn tuning(&self) -> Tuning {
+        Tuning::new(self.config.synchronous, self.segment_len_max())
+    }
+
     /// Opens a new file for the records from `next` on, after making room for it. Nothing counts until the first commit.
     fn rotate(&mut self, state: &mut impl Stateful) -> Result<(), JournalError> {
         if let Some(current) = self.current.take()
             && let Err(error) = current.checkpoint()
         {
             tracing::warn!(%error, "the closed segment keeps its write-ahead log");
+            current.abandon();
         }
         self.plan_eviction(state);
-        let path = self.dir.join(files::file_name(self.next));
-        if path.exists() {
-            // Left by a first commit that failed: nothing in it was ever acknowledged.
-            files::remove(&path).map_err(|source| JournalError::Io { path: path.clone(), source })?;
-            self.segments.retain(|(first, _)| *first != self.next);
-        }
+        let path = self.new_path()?;
         let head = Head {
             first: self.next,
             oldest: self.segments.get(self.evicting).map_or(self.next, |(first, _)| *first),
             accepted: self.accepted.iter().map(|(key, samples)| (key.clone(), *samples)).collect(),
         };
-        self.current = Some(Segment::create(&path, head, self.config.synchronous)?);
+        self.current = Some(Segment::create(&path, head, self.tuning())?);
         self.current_len = 0;
         Ok(())
     }
 
-    /// Decides how many of the oldest segments must go so that one more fits, and enters their samples in the books,
-    /// which the first commit of the new segment makes durable before the files are deleted.
+    /// A name for a segment that begins at `next`, with no file of that name.
+    fn new_path(&self) -> Result<PathBuf, JournalError> {
+        // A segment that counts and begins there too holds the state and no record: it stays until the new one counts.
+        let repeat = self.segments.iter().filter(|(first, _)| *first == self.next).count();
+        let path = self.dir.join(files::file_name(self.next, u32::try_from(repeat).unwrap_or(u32::MAX)));
+        // Left by a first commit that failed: nothing in it was ever acknowledged.
+        sqlite::remove(&path).map_err(|source| JournalError::Io { path: path.clone(), source })?;
+        Ok(path)
+    }
+
+    /// Decides how many of the oldest segments must go so that one more fits with its log, and enters their samples in the
+    /// books, which the first commit of the new segment makes durable before the files are deleted.
     fn plan_eviction(&mut self, state: &mut impl Stateful) {
-        let lens: Vec<u64> = self.segments.iter().map(|(_, path)| files::disk_len(path)).collect();
+        let lens: Vec<u64> = self.segments.iter().map(|(_, path)| sqlite::disk_len(path)).collect();
         let kept: u64 = lens.iter().skip(self.evicting).sum();
-        let mut total = kept + self.segment_len_max();
-        while total > self.config.size_max.as_u64()
-            && let Some(len) = lens.get(self.evicting)
-        {
+        let log = self.tuning().checkpoint_len + self.config.commit_bytes_max.as_u64().min(self.segment_len_max());
+        let mut total = kept + self.set_aside_len() + self.segment_len_max() + log;
+        while let Some(len) = lens.get(self.evicting) {
+            let end = self.segments.get(self.evicting + 1).map_or(self.next, |(first, _)| *first);
+            if total <= self.config.size_max.as_u64() && end > self.purge_before {
+                break;
+            }
             match self.samples_of(self.evicting) {
                 Ok(samples) => {
                     for (key, samples) in samples {
@@ -368,7 +422,7 @@ impl Journal {
                     tracing::error!(%error, "samples of an evicted segment are counted with the next one");
                 }
             }
-            total -= len;
+            total = total.saturating_sub(*len);
             self.evicting += 1;
         }
     }
@@ -389,13 +443,27 @@ impl Journal {
 
     /// The new segment counts: the evicted ones may go.
     fn finish_rotation(&mut self) {
-        self.segments.push((self.next, self.dir.join(files::file_name(self.next))));
+        if let Some(current) = &self.current {
+            self.segments.push((self.next, current.path.clone()));
+        }
         let evicted: Vec<_> = self.segments.drain(..std::mem::take(&mut self.evicting)).collect();
         self.shared.set_segments(self.segments.clone());
+        let full = !evicted.is_empty() && self.purge_before == 0;
+        if full && !self.full {
+            let oldest = self.segments.first().map_or(self.next, |(first, _)| *first);
+            tracing::warn!(
+                oldest,
+                size_max = %self.config.size_max,
+                "journal is full: its oldest segments are evicted from now on, and counted in the books"
+            );
+        } else if self.full && !full {
+            tracing::info!("journal has room again: nothing is evicted");
+        }
+        self.full = full;
         for (first, path) in evicted {
-            tracing::warn!(first, path = %path.display(), "journal is full: oldest segment evicted");
+            tracing::debug!(first, path = %path.display(), "segment evicted");
             self.totals.segments_evicted += 1;
-            if let Err(error) = files::remove(&path) {
+            if let Err(error) = sqlite::remove(&path) {
                 tracing::error!(path = %path.display(), %error, "evicted segment cannot be deleted");
             }
         }
@@ -407,6 +475,7 @@ impl Journal {
             && let Err(error) = current.checkpoint()
         {
             tracing::warn!(%error, "the last segment keeps its write-ahead log");
+            current.abandon();
         }
     }
 }

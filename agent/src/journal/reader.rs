@@ -216,8 +216,12 @@ impl JournalReader {
             Err(error) => {
                 let next = match &error {
                     JournalError::DamagedChunk { next, .. } => end.min(*next),
-                    // Nothing more can be had from this file: trying again would hold up the reader for ever.
-                    damage if damage.is_damage() && end < u64::MAX => end,
+                    damage if damage.is_damage() => match self.readable_after(from, end) {
+                        Some(next) => next,
+                        // Nothing more can be had from this file: trying again would hold up the reader for ever.
+                        None if end < u64::MAX => end,
+                        None => return Err(error),
+                    },
                     _ => return Err(error),
                 };
                 let next = next.max(from + 1);
@@ -240,6 +244,11 @@ impl JournalReader {
             Source::Shared(shared) => shared.note_damage(from, next),
             Source::Folder(_) => true,
         }
+    }
+
+    fn readable_after(&self, at: u64, end: u64) -> Option<u64> {
+        // A segment of the newest has no end that is known; SQLite's integers have.
+        self.open.lock().as_ref()?.readable_after(at, end.min(i64::MAX.cast_unsigned()))
     }
 
     fn read_file(

@@ -12,8 +12,9 @@
 //! changes does not read the samples.
 
 use super::state::{Key, State};
-use super::{JournalError, files, frame};
+use super::{JournalError, frame};
 use crate::config::Synchronous;
+use crate::sqlite;
 use crate::record::{Record, SensorKey};
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -30,14 +31,14 @@ const APPLICATION_ID: i64 = 0x5350_444C;
 /// commit writes whole pages: less with small ones. That pages should not be small is known from measurements by others
 /// with rows of 16 kB; this size was not measured with the journal's own rows.
 const PAGE_SIZE: u32 = 32 * 1024;
-/// Pages in the write-ahead log before they are copied into the file: 16 MiB.
-const CHECKPOINT_PAGES: u32 = 512;
+/// Most bytes of the write-ahead log before they are copied into the file.
+const CHECKPOINT_LEN_MAX: u64 = 16 << 20;
 /// Most bytes of records in one chunk; a larger commit has several.
 const CHUNK_BYTES_MAX: usize = 512 * 1024;
 /// How long to wait for another process (a shell, a backup) that locks the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
 CREATE TABLE sensor (id INTEGER PRIMARY KEY, site TEXT NOT NULL, machine TEXT NOT NULL, sensor TEXT NOT NULL) STRICT;
 CREATE TABLE chunk (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, crc INTEGER NOT NULL, state BLOB NOT NULL,
                     body BLOB NOT NULL) STRICT;
@@ -57,6 +58,26 @@ pub(super) struct Segment {
     /// Keys by id.
     keys: HashMap<u32, Arc<SensorKey>>,
     scratch: Vec<u8>,
+    checkpoints: sqlite::Checkpoints,
+}
+
+/// How segments are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tuning {
+    pub(super) synchronous: Synchronous,
+    /// Bytes of the write-ahead log before they are copied into the file.
+    pub(super) checkpoint_len: u64,
+}
+
+impl Tuning {
+    /// For segments of `len_max` bytes: the log beside them stays small against them.
+    pub(super) fn new(synchronous: Synchronous, len_max: u64) -> Self {
+        Self { synchronous, checkpoint_len: (len_max / 4).clamp(256 << 10, CHECKPOINT_LEN_MAX) }
+    }
+
+    fn checkpoints(self) -> sqlite::Checkpoints {
+        sqlite::Checkpoints::new(self.checkpoint_len, u64::from(PAGE_SIZE))
+    }
 }
 
 /// What stands at a segment's head.
@@ -68,6 +89,15 @@ pub(super) struct Head {
     pub(super) oldest: u64,
     /// Samples accepted per sensor before `first`.
     pub(super) accepted: Vec<(Key, u64)>,
+}
+
+/// A chunk's part in the state.
+struct Changes {
+    first: u64,
+    count: u64,
+    changes: Vec<u8>,
+    /// Whether the chunk's checksum is right.
+    sound: bool,
 }
 
 /// What one transaction writes.
@@ -85,13 +115,14 @@ pub(super) struct Commit<'a> {
 impl Segment {
     /// Makes a new file; the first commit, which must carry a snapshot, makes its tables, so that there never is a
     /// segment without records or without a state.
-    pub(super) fn create(path: &Path, head: Head, synchronous: Synchronous) -> Result<Self, JournalError> {
+    pub(super) fn create(path: &Path, head: Head, tuning: Tuning) -> Result<Self, JournalError> {
         let sql = |source| JournalError::Sqlite { path: path.to_owned(), source };
-        files::create_private(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+        sqlite::make_private(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
         let connection = Connection::open(path).map_err(sql)?;
         connection.pragma_update(None, "page_size", PAGE_SIZE).map_err(sql)?;
-        tune(&connection, synchronous).map_err(sql)?;
+        tune(&connection, tuning).map_err(sql)?;
         let mut segment = Self::new(path, connection);
+        segment.checkpoints = tuning.checkpoints();
         segment.head = Some(head);
         Ok(segment)
     }
@@ -104,16 +135,20 @@ impl Segment {
             ids: HashMap::new(),
             keys: HashMap::new(),
             scratch: Vec::new(),
+            checkpoints: sqlite::Checkpoints::new(CHECKPOINT_LEN_MAX, u64::from(PAGE_SIZE)),
         }
     }
 
-    /// Opens a segment to go on writing.
-    pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<Self, JournalError> {
+    /// Opens a segment to go on writing, once what its log holds is durable for certain.
+    pub(super) fn open(path: &Path, tuning: Tuning) -> Result<Self, JournalError> {
+        sqlite::harden(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
         let sql = |source| JournalError::Sqlite { path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sql)?;
         check_version(&connection, path)?;
-        tune(&connection, synchronous).map_err(sql)?;
-        Self::with_keys(path, connection)
+        tune(&connection, tuning).map_err(sql)?;
+        let mut segment = Self::with_keys(path, connection)?;
+        segment.checkpoints = tuning.checkpoints();
+        Ok(segment)
     }
 
     /// Opens a segment to read.
@@ -155,6 +190,15 @@ impl Segment {
         JournalError::Sqlite { path: self.path.clone(), source }
     }
 
+    /// Copies the log into the file when it is long, after a commit of `bytes`.
+    ///
+    /// # Errors
+    /// The commit is durable, but the segment is not to be written again.
+    pub(super) fn checkpoint_when_due(&mut self, bytes: u64) -> Result<(), JournalError> {
+        // The chunk's leaf and its way down, a new key's, the snapshot's.
+        self.checkpoints.committed(&self.connection, bytes, 3).map_err(|source| self.sql(source))
+    }
+
     /// Commits records and state changes in one transaction, durable when this returns. After an error the segment is
     /// not to be written again: SQLite and the kernel may disagree on what is on disk.
     pub(super) fn commit(&mut self, commit: &Commit<'_>) -> Result<(), JournalError> {
@@ -164,7 +208,7 @@ impl Segment {
         self.scratch = scratch;
         written.map_err(|source| self.sql(source))?;
         if self.head.take().is_some() {
-            files::sync_dir(&self.path)
+            sqlite::sync_dir(&self.path)
                 .map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
         }
         for (id, key) in new_keys {
@@ -249,28 +293,62 @@ impl Segment {
         Ok(())
     }
 
-    /// The newest state, and the offset after the last record: the newest snapshot, and the changes after it.
+    /// The newest state, and the offset after the last record: the newest snapshot, and the changes after it, each with its
+    /// checksum.
     pub(super) fn recover(&self) -> Result<(State, u64), JournalError> {
         let (mut next, body) = self.state_row()?;
         let mut parts = vec![self.decode_state(&body)?];
-        let mut statement = self
-            .connection
-            .prepare("SELECT first, count, state FROM chunk WHERE first >= ?1 ORDER BY first")
-            .map_err(|source| self.sql(source))?;
-        let mut rows = statement.query([next.cast_signed()]).map_err(|source| self.sql(source))?;
-        while let Some(row) = rows.next().map_err(|source| self.sql(source))? {
-            let read =
-                || -> rusqlite::Result<(i64, i64, Vec<u8>)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
-            let (first, count, changes) = read().map_err(|source| self.sql(source))?;
-            if first.cast_unsigned() != next {
+        self.changes_from(next, |chunk| {
+            if !chunk.sound {
+                return Err(self.damaged("the checksum of a chunk is wrong"));
+            }
+            if chunk.first != next {
                 return Err(self.damaged("its records are not consecutive"));
             }
-            next += count.cast_unsigned();
-            if !changes.is_empty() {
-                parts.push(self.decode_state(&changes)?);
+            next += chunk.count;
+            if !chunk.changes.is_empty() {
+                parts.push(self.decode_state(&chunk.changes)?);
             }
-        }
+            Ok(())
+        })?;
         Ok((State::fold(parts), next))
+    }
+
+    /// What can be had of the state: `base` or the snapshot, and those of the changes after it that can be trusted.
+    pub(super) fn salvage(&self, base: State) -> State {
+        let snapshot = self.state_row().and_then(|(next, body)| Ok((self.decode_state(&body)?, next)));
+        let (whole, next) = snapshot.unwrap_or((base, 0));
+        let mut parts = vec![whole];
+        let _ = self.changes_from(next, |chunk| {
+            if chunk.sound && !chunk.changes.is_empty() {
+                parts.extend(self.decode_state(&chunk.changes).ok());
+            }
+            Ok(())
+        });
+        State::fold(parts)
+    }
+
+    fn changes_from(
+        &self,
+        from: u64,
+        mut take: impl FnMut(Changes) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT first, count, crc, state, body FROM chunk WHERE first >= ?1 ORDER BY first")
+            .map_err(|source| self.sql(source))?;
+        let mut rows = statement.query([from.cast_signed()]).map_err(|source| self.sql(source))?;
+        while let Some(row) = rows.next().map_err(|source| self.sql(source))? {
+            let read = || -> rusqlite::Result<Changes> {
+                let (first, count) =
+                    (row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned());
+                let (crc, changes) = (row.get::<_, u32>(2)?, row.get_ref(3)?.as_blob()?);
+                let sound = crc == chunk_crc(first, count, changes, row.get_ref(4)?.as_blob()?);
+                Ok(Changes { first, count, changes: changes.to_vec(), sound })
+            };
+            take(read().map_err(|source| self.sql(source))?)?;
+        }
+        Ok(())
     }
 
     /// What was written at the segment's head.
@@ -376,6 +454,30 @@ impl Segment {
         frame::decode(body, first, count, |id| keys.get(&id).cloned(), records)
     }
 
+    /// After `at` could not be read for damage of the file itself: the first offset before `end` from which it can be read
+    /// again. What lies in a broken page is passed over in steps that double, and the last of them is halved.
+    pub(super) fn readable_after(&self, at: u64, end: u64) -> Option<u64> {
+        let readable = |at: u64| !matches!(self.read_chunk(at), Err(JournalError::Sqlite { .. }));
+        let mut step = 1;
+        let mut broken = at;
+        let mut found = loop {
+            let next = at.saturating_add(step);
+            if next >= end {
+                return None;
+            }
+            if readable(next) {
+                break next;
+            }
+            broken = next;
+            step = step.saturating_mul(2);
+        };
+        while found - broken > 1 {
+            let middle = broken + (found - broken) / 2;
+            if readable(middle) { found = middle } else { broken = middle }
+        }
+        Some(found)
+    }
+
     /// The chunk that holds record `at`, or the next one.
     fn read_chunk(&self, at: u64) -> Result<Option<(u64, u64, Bytes)>, JournalError> {
         let found = || -> rusqlite::Result<_> {
@@ -413,6 +515,11 @@ impl Segment {
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)).optional())
             .map_err(|source| self.sql(source))?;
         Ok(found.map(i64::cast_unsigned))
+    }
+
+    /// Closes it after a failed commit, without writing anything more.
+    pub(super) fn abandon(self) {
+        sqlite::abandon(self.connection);
     }
 
     /// Copies the write-ahead log into the file, so that closing is quick and nothing is left beside it.
@@ -455,15 +562,15 @@ pub(super) fn chunk_crc(first: u64, count: u64, changes: &[u8], body: &[u8]) -> 
     crc32c::crc32c_append(crc32c::crc32c_append(crc, changes), body)
 }
 
-fn tune(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+fn tune(connection: &Connection, tuning: Tuning) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    let level = match synchronous {
+    let level = match tuning.synchronous {
         Synchronous::Full => "FULL",
         Synchronous::Off => "OFF",
     };
     connection.pragma_update(None, "synchronous", level)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -8 * 1024)?;
     connection.set_prepared_statement_cache_capacity(16);
     Ok(())

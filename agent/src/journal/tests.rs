@@ -12,13 +12,13 @@ const NOW: Duration = Duration::ZERO;
 
 /// Counts one sample a record.
 #[derive(Default)]
-struct Books {
+pub(super) struct Books {
     books: BTreeMap<Key, Book>,
     changed: Vec<Key>,
 }
 
 impl Books {
-    fn restore(state: State) -> Self {
+    pub(super) fn restore(state: State) -> Self {
         Self { books: state.books.into_iter().collect(), changed: Vec::new() }
     }
 
@@ -30,7 +30,7 @@ impl Books {
         }
     }
 
-    fn total(&self) -> Book {
+    pub(super) fn total(&self) -> Book {
         self.books.values().fold(Book::default(), |sum, book| Book {
             accepted: sum.accepted + book.accepted,
             evicted: sum.evicted + book.evicted,
@@ -56,11 +56,11 @@ impl Stateful for Books {
     }
 }
 
-fn key(n: u64) -> Arc<SensorKey> {
+pub(super) fn key(n: u64) -> Arc<SensorKey> {
     Arc::new(SensorKey { site: "hall".into(), machine: "mill".into(), sensor: format!("s{n}").into() })
 }
 
-fn record(n: u64, len: usize) -> Record {
+pub(super) fn record(n: u64, len: usize) -> Record {
     Record {
         offset: 0,
         kind: RecordKind::Block,
@@ -73,12 +73,12 @@ fn record(n: u64, len: usize) -> Record {
     }
 }
 
-fn append(journal: &mut Journal, books: &mut Books, records: Vec<Record>) {
+pub(super) fn append(journal: &mut Journal, books: &mut Books, records: Vec<Record>) {
     books.accept(&records);
     journal.append(records, books).unwrap();
 }
 
-fn small() -> config::Journal {
+pub(super) fn small() -> config::Journal {
     config::Journal {
         size_max: ByteSize::mib(8),
         segment_size: ByteSize::mib(1),
@@ -88,7 +88,7 @@ fn small() -> config::Journal {
 }
 
 /// All records from `from` on; evicted ones are left out.
-fn read_all(reader: &JournalReader, from: u64) -> Vec<Record> {
+pub(super) fn read_all(reader: &JournalReader, from: u64) -> Vec<Record> {
     let mut at = from;
     let mut records = Vec::new();
     loop {

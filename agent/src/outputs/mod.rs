@@ -12,11 +12,12 @@
 
 mod alerts;
 mod reader;
+mod salvage;
 mod store;
 
 pub use alerts::{StandingAlert, standing};
 pub use reader::{OutputReader, Read};
-pub use store::{AlertRow, BaselineRow, Commit, Loaded, OutputLog, OutputStats, SensorSave};
+pub use store::{AlertRow, BaselineRow, Commit, Loaded, OutputLog, OutputStats, SensorSave, stats};
 
 /// Name of the file within the data folder.
 pub const FILE_NAME: &str = "outputs.sqlite";
@@ -37,8 +38,16 @@ pub enum OutputsError {
         /// SQLite's error.
         source: rusqlite::Error,
     },
+    /// The operating system refused.
+    #[error("outputs log {path}: {source}")]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The file was written by another version of this program.
-    #[error("outputs log {path} has schema version {found}, this program reads {expected}")]
+    #[error("outputs log {path} has schema version {found}, this program reads up to {expected}: run the version that wrote it, or a newer one")]
     Version {
         /// The file.
         path: std::path::PathBuf,
@@ -59,6 +68,18 @@ pub enum OutputsError {
         /// What is wrong.
         reason: String,
     },
+}
+
+impl OutputsError {
+    /// Whether the file's content is to blame, so that trying again will not help.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => crate::sqlite::is_damage(source),
+            Self::Malformed { .. } => true,
+            Self::Io { .. } | Self::Version { .. } => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Readers of the outputs log: the newest records from memory, older ones from the file.
 
 use super::OutputsError;
-use super::store::read_key;
+use super::store::{output_crc, read_key};
 use crate::record::{Output, OutputKind};
 use parking_lot::{Condvar, Mutex};
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// Most rows that one read takes from the file.
 const ROWS_MAX: i64 = 4096;
+
+/// What [`read_row`] reads.
+pub(super) const COLUMNS: &str = "id, kind, site, machine, sensor, time_ns, ce_id, json, crc";
 
 /// What a read found.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub enum Read {
 pub struct OutputReader {
     path: PathBuf,
     db: Option<Connection>,
+    /// Which of the files that had this name `db` is.
+    file: u64,
     shared: Option<Arc<Shared>>,
 }
 
@@ -52,11 +57,13 @@ struct Tail {
     bytes: u64,
     next_id: u64,
     closed: bool,
+    /// Counts the files that took this name after damage.
+    file: u64,
 }
 
 impl Shared {
     pub(super) fn new(next_id: u64, bytes_max: u64) -> Self {
-        let tail = Tail { outputs: VecDeque::new(), bytes: 0, next_id, closed: false };
+        let tail = Tail { outputs: VecDeque::new(), bytes: 0, next_id, closed: false, file: 0 };
         Self { tail: Mutex::new(tail), changed: Condvar::new(), bytes_max }
     }
 
@@ -77,6 +84,15 @@ impl Shared {
         tail.next_id = next_id;
         drop(tail);
         self.changed.notify_all();
+    }
+
+    /// Another file has taken the name, and goes on at `next_id`.
+    pub(super) fn renew(&self, next_id: u64) {
+        let mut tail = self.tail.lock();
+        tail.outputs.clear();
+        tail.bytes = 0;
+        tail.next_id = next_id;
+        tail.file += 1;
     }
 
     pub(super) fn close(&self) {
@@ -126,7 +142,7 @@ fn take(outputs: impl Iterator<Item = Output>, bytes_max: usize) -> Vec<Output> 
 
 impl OutputReader {
     pub(super) fn new(path: PathBuf, shared: Option<Arc<Shared>>) -> Self {
-        Self { path, db: None, shared }
+        Self { path, db: None, file: 0, shared }
     }
 
     /// A reader of another process's outputs log; [`Read::Idle`] is returned at once at its end.
@@ -161,6 +177,43 @@ impl OutputReader {
     fn read_file(&mut self, from: u64, bytes_max: usize) -> Result<Read, OutputsError> {
         // Read before the query: what is committed later is not in its snapshot, but is not evicted either.
         let next_id = self.next_id();
+        let file = self.shared.as_ref().map_or(0, |shared| shared.tail.lock().file);
+        if self.file != file {
+            (self.db, self.file) = (None, file);
+        }
+        let mut batch: Vec<Output> = Vec::new();
+        match self.read_rows(from, bytes_max, &mut batch) {
+            Ok(None) => {}
+            Ok(Some(next)) if batch.is_empty() => return Ok(Read::Evicted { next }),
+            Ok(Some(_)) => {}
+            Err(error) if batch.is_empty() && error.is_damage() => {
+                let end = next_id.unwrap_or(u64::MAX).min(i64::MAX.cast_unsigned());
+                let next = self.db.as_ref().and_then(|db| readable_after(db, from, end)).or(next_id);
+                let Some(next) = next else { return Err(error) };
+                tracing::error!(%error, from, next, "damaged outputs are skipped");
+                return Ok(Read::Evicted { next: next.max(from + 1) });
+            }
+            Err(error) if batch.is_empty() => return Err(error),
+            // Said when nothing before it is left to hand out.
+            Err(_) => {}
+        }
+        if !batch.is_empty() {
+            return Ok(Read::Batch(batch));
+        }
+        // Everything from there on was evicted, up to what the writer is about to give out.
+        match next_id {
+            Some(next) if next > from => Ok(Read::Evicted { next }),
+            _ => Ok(Read::Idle),
+        }
+    }
+
+    /// Appends consecutive outputs from id `from` on; gives the id of the first that is there when that is a later one.
+    fn read_rows(
+        &mut self,
+        from: u64,
+        bytes_max: usize,
+        batch: &mut Vec<Output>,
+    ) -> Result<Option<u64>, OutputsError> {
         let path = &self.path;
         let fail = |action| move |source| OutputsError::Sqlite { path: path.clone(), action, source };
         let db = match &mut self.db {
@@ -173,53 +226,74 @@ impl OutputReader {
             }
         };
         let mut select = db
-            .prepare_cached(
-                "SELECT id, kind, site, machine, sensor, time_ns, ce_id, json FROM outputs WHERE id >= ?1 ORDER BY id LIMIT ?2",
-            )
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM outputs WHERE id >= ?1 ORDER BY id LIMIT ?2"))
             .map_err(fail("read outputs"))?;
         let mut rows = select.query(params![from.cast_signed(), ROWS_MAX]).map_err(fail("read outputs"))?;
-        let mut batch: Vec<Output> = Vec::new();
         let mut bytes = 0;
         while let Some(row) = rows.next().map_err(fail("read outputs"))? {
-            let output = read_output(row).map_err(fail("read an output"))?;
-            let output = output.map_err(|id| OutputsError::Malformed {
-                path: path.clone(),
-                table: "outputs",
-                id,
-                reason: "unknown kind".into(),
-            })?;
-            if output.id != from + batch.len() as u64 {
-                if batch.is_empty() {
-                    return Ok(Read::Evicted { next: output.id });
-                }
-                break;
+            let (id, output) = read_row(row).map_err(fail("read an output"))?;
+            if id != from + batch.len() as u64 {
+                return Ok(Some(id));
             }
+            let Some(output) = output else {
+                if batch.is_empty() {
+                    tracing::error!(path = %path.display(), id, "an output's checksum is wrong: skipped");
+                }
+                return Ok(Some(id + 1));
+            };
             bytes += output.json.len();
             if bytes > bytes_max && !batch.is_empty() {
                 break;
             }
             batch.push(output);
         }
-        if !batch.is_empty() {
-            return Ok(Read::Batch(batch));
-        }
-        // Everything from there on was evicted, up to what the writer is about to give out.
-        match next_id {
-            Some(next) if next > from => Ok(Read::Evicted { next }),
-            _ => Ok(Read::Idle),
-        }
+        Ok(None)
     }
 }
 
-fn read_output(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Output, u64>> {
+/// After `at` could not be read for damage of the file: the first id before `end` from which it can be read again. Steps that
+/// double, and the last of them halved.
+pub(super) fn readable_after(db: &Connection, at: u64, end: u64) -> Option<u64> {
+    let readable = |at: u64| {
+        let sql = format!("SELECT {COLUMNS} FROM outputs WHERE id >= ?1 ORDER BY id LIMIT 1");
+        let read = db.prepare_cached(&sql).and_then(|mut select| {
+            select.query_row([at.cast_signed()], |row| read_row(row).map(|(id, _)| id)).optional()
+        });
+        read.ok()
+    };
+    let (mut step, mut broken) = (1u64, at);
+    let mut found = loop {
+        let next = at.saturating_add(step);
+        if next >= end {
+            return None;
+        }
+        match readable(next) {
+            Some(Some(_)) => break next,
+            Some(None) => return None,
+            None => broken = next,
+        }
+        step = step.saturating_mul(2);
+    };
+    while found - broken > 1 {
+        let middle = broken + (found - broken) / 2;
+        if matches!(readable(middle), Some(Some(_))) { found = middle } else { broken = middle }
+    }
+    Some(found)
+}
+
+/// An output's id, and the output when its kind is known and its checksum, if it has one, is right.
+pub(super) fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Option<Output>)> {
     let id = row.get::<_, i64>(0)?.cast_unsigned();
     let kind = match row.get::<_, u8>(1)? {
         1 => OutputKind::Features,
         2 => OutputKind::Rollup,
         3 => OutputKind::Alert,
-        _ => return Ok(Err(id)),
+        _ => return Ok((id, None)),
     };
     let key = Arc::new(read_key(row, 2)?);
     let ce_id = row.get_ref(6)?.as_str()?.into();
-    Ok(Ok(Output { id, kind, key, time_ns: row.get(5)?, ce_id, json: row.get::<_, Vec<u8>>(7)?.into() }))
+    let json = row.get::<_, Vec<u8>>(7)?.into();
+    let output = Output { id, kind, key, time_ns: row.get(5)?, ce_id, json };
+    let sound = row.get::<_, Option<u32>>(8)?.is_none_or(|crc| crc == output_crc(&output));
+    Ok((id, sound.then_some(output)))
 }

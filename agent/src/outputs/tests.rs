@@ -213,5 +213,5 @@ fn a_row_of_each_kind_keeps_its_columns() {
     let rows: Vec<String> = rows.collect::<Result<_, _>>().expect("reads");
     assert_eq!(rows, ["1|1|s|m|a|7|7|blob", "2|2|s|m|a|8|8|blob", "3|3|s|m|a|9|9|blob"]);
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).expect("reads");
-    assert_eq!(version, 1);
+    assert_eq!(version, 2);
 }

@@ -114,6 +114,7 @@ impl Runner {
     /// The last commit failed and `stop` was set.
     pub fn run(mut self, stop: impl Fn() -> bool) -> Result<RunnerStats, RunnerError> {
         let mut commit = Commit::default();
+        let mut read_failing = false;
         while !stop() {
             match self.reader.read(self.stats.next_offset, READ_BYTES_MAX, READ_WAIT) {
                 Ok(Read::Batch(batch)) => {
@@ -140,9 +141,15 @@ impl Runner {
                 Ok(Read::Closed) => break,
                 Err(error) => {
                     self.stats.read_failures += 1;
-                    tracing::error!("reading the journal failed, trying again: {error}");
+                    if !std::mem::replace(&mut read_failing, true) {
+                        tracing::error!("reading the journal failed, trying again: {error}");
+                    }
                     std::thread::sleep(RETRY_PAUSE);
+                    continue;
                 }
+            }
+            if std::mem::take(&mut read_failing) {
+                tracing::info!("the journal can be read again");
             }
             self.publish();
         }
@@ -159,9 +166,12 @@ impl Runner {
     }
 
     fn commit(&mut self, commit: &mut Commit, stop: &impl Fn() -> bool) -> Result<(), RunnerError> {
-        loop {
+        for tries in 1u64.. {
             match self.log.commit(commit) {
                 Ok(()) => {
+                    if tries > 1 {
+                        tracing::info!(tries, "outputs are committed again");
+                    }
                     self.stats.commits += 1;
                     commit.clear();
                     return Ok(());
@@ -170,10 +180,17 @@ impl Runner {
                 Err(error) => {
                     self.stats.commit_failures += 1;
                     self.publish();
-                    tracing::error!("committing outputs failed, trying again: {error}");
+                    if tries == 1 {
+                        tracing::error!("committing outputs failed, trying again: {error}");
+                    }
+                    if error.is_damage() {
+                        // The new file has the states that could be read, which may be older ones.
+                        self.pipeline.save(commit, true);
+                    }
                     std::thread::sleep(RETRY_PAUSE);
                 }
             }
         }
+        Ok(())
     }
 }

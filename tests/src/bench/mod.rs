@@ -1,5 +1,6 @@
 //! `tests/bench`: what the whole chain does in a second and what it costs.
 
+pub mod backlog;
 pub mod bare;
 pub mod chain;
 pub mod durability;

@@ -13,7 +13,8 @@ fn main() -> Result<()> {
         return bench::bare::subscribe(number(port)?, number(count)?);
     }
     let mut size = Size { boards: 16, blocks: 160_000, real_time_boards: 4, real_time_seconds: 25 };
-    let (mut json, mut firmware, mut durability, mut nodes, mut flood) = (false, false, false, None, None);
+    let (mut json, mut firmware, mut durability) = (false, false, false);
+    let (mut nodes, mut flood, mut backlog_mib) = (None, None, None);
     for arg in args {
         match arg.split_once('=') {
             None if arg == "--json" => json = true,
@@ -23,11 +24,12 @@ fn main() -> Result<()> {
             Some(("--flood", messages)) => flood = Some(number(messages)?),
             Some(("--nodes", count)) => nodes = Some(number(count)?),
             None if arg == "--quick" => (size.blocks, size.real_time_seconds) = (16_000, 10),
+            Some(("--backlog", mib)) => backlog_mib = Some(number::<u64>(mib)?),
             Some(("--boards", boards)) => size.boards = number(boards)?,
             Some(("--blocks", blocks)) => size.blocks = number(blocks)?,
             _ => bail!(
                 "unknown argument {arg:?}; there are --json, --quick, --boards=N, --blocks=N, --durability, --nodes=N, --flood[=N], \
-                 --firmware"
+                 --firmware, --backlog=MIB"
             ),
         }
     }
@@ -43,6 +45,8 @@ fn main() -> Result<()> {
             print(&hostile(way, messages, 200)?, json)?;
         }
         return Ok(());
+    if let Some(mib) = backlog_mib {
+        return print(&bench::backlog::measure(mib << 20)?, json);
     }
     if firmware { print(&bench::firmware::measure()?, json) } else { print(&bench::run(size)?, json) }
 }

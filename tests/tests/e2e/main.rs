@@ -13,6 +13,7 @@ mod cli;
 mod clocks;
 mod crash;
 mod demo;
+mod disk;
 mod emulated;
 mod flash;
 mod flood;
