@@ -62,9 +62,10 @@ impl Node {
     /// The boots that spoke since this was last asked: the way back to each, and what it is to send next. Two boards with one id
     /// each get their own.
     pub(super) fn wanted(&mut self) -> Vec<(SourceId, BootId, Seq)> {
-        let spoke = self.boots.iter_mut().filter_map(|boot| {
-            std::mem::take(&mut boot.spoke).then_some((boot.origin, boot.id, boot.next))
-        });
+        let spoke = self
+            .boots
+            .iter_mut()
+            .filter_map(|boot| std::mem::take(&mut boot.spoke).then_some((boot.origin, boot.id, boot.next)));
         spoke.collect()
     }
 

@@ -45,6 +45,7 @@ fn main() -> Result<()> {
             print(&hostile(way, messages, 200)?, json)?;
         }
         return Ok(());
+    }
     if let Some(mib) = backlog_mib {
         return print(&bench::backlog::measure(mib << 20)?, json);
     }
