@@ -324,7 +324,8 @@ fn an_alert_and_the_features_of_live_data_overtake_a_backlog_of_raw_blocks() {
 fn kafka_gone_for_a_day_at_a_small_disk_budget_costs_raw_blocks_that_are_counted_and_no_feature_or_alert() {
     let (kafka, link) = Kafka::start_behind_proxy().unwrap();
     let broker = Mosquitto::start("").unwrap();
-    let small = "[journal]\nsize_max = \"8 MiB\"\nsegment_size = \"2 MiB\"\ntail_size = \"1 MiB\"\n\
+    let small = "[journal]\nsize_max = \"8 MiB\"\nsegment_size = \"2 MiB\"\ncommit_bytes_max = \"1 MiB\"\n\
+                 tail_size = \"1 MiB\"\n\
                  [pipeline]\nwindow = \"60s\"\nrollup = \"60s\"\nvelocity_band_hz = [2.0, 20.0]\n\
                  [[rule]]\nname = \"loud\"\nfeature = \"acceleration_rms\"\nunit = \"m/s2\"\nabove = 1.0\n\
                  on_delay = \"60s\"\n";
