@@ -347,13 +347,18 @@ fn kafka_gone_for_a_day_at_a_small_disk_budget_costs_raw_blocks_that_are_counted
     link.heal();
     let kept = |evicted: u64| usize::try_from(u64::from(script.blocks) - evicted / 512).unwrap();
     let records = kafka
-        .read_until("day.raw.v1", PATIENCE, |records| raw::count_different(records) >= kept(evicted))
+        .read_until("day.raw.v1", PATIENCE, |records| {
+            let last = format!("n1/{:016x}/0/{}", 7, script.blocks - 1);
+            raw::count_different(records) >= kept(evicted) && records.iter().any(|record| record.id() == last)
+        })
         .unwrap();
     let (unique, _) = raw::without_duplicates(records).unwrap();
-    assert_eq!(unique.len(), kept(evicted), "what was not evicted, and nothing else, is in Kafka");
-    let streams = raw::streams(&unique).unwrap();
-    let stream = &streams[&("n1".into(), 7, 0)];
-    assert_eq!((stream.first_sample, &stream.gaps[..]), (evicted, &[][..]), "one piece, up to the end");
+    // Of what was evicted some was under way already and arrives; of the rest all does.
+    let stream = &raw::streams(&unique).unwrap()[&("n1".into(), 7, 0)];
+    let missing: u64 = stream.gaps.iter().map(|(_, samples)| samples).sum();
+    assert!(stream.gaps.iter().all(|(first, samples)| first + samples <= evicted), "{:?}", stream.gaps);
+    assert_eq!(stream.first_sample + missing + stream.len() as u64, u64::from(script.blocks) * 512);
+    assert!(stream.first_sample + missing > 0 && stream.first_sample <= evicted);
 
     let windows = |records: &[KafkaRecord]| {
         let of = records.iter().filter(|record| record.header("ce_type") == "io.spindle.features.v1");
