@@ -1,5 +1,6 @@
 //! The producer: its settings, what it reports, and creating the topics.
 
+use super::fault;
 use crate::config::{Compression, KafkaForward};
 use parking_lot::Mutex;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -200,6 +201,10 @@ impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         // librdkafka repeats itself at every attempt to reconnect; what matters comes through `error`.
         tracing::debug!(target: "librdkafka", ?level, facility, "{text}");
+        // Of this one it says nothing there. Once may be a broker that is just ending, twice is none.
+        if fault::is_hung_up(text) && text.contains("identical error") {
+            *self.0.problem.lock() = Some((Code::BrokerTransportFailure, text.to_owned()));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -42,11 +42,14 @@ pub fn of_code(code: Code) -> Fault {
 /// reverse, looks like a broken connection: only librdkafka's words tell.
 #[must_use]
 pub fn of_client(code: Code, reason: &str) -> Fault {
-    if reason.contains("security.protocol") || reason.contains("SSL") {
-        Fault::Configuration
-    } else {
-        of_code(code)
-    }
+    let is_tls = is_hung_up(reason) || reason.contains("security.protocol") || reason.contains("SSL");
+    if is_tls { Fault::Configuration } else { of_code(code) }
+}
+
+/// Whether librdkafka's `text` says that the broker closed the connection before it said which versions it speaks.
+#[must_use]
+pub fn is_hung_up(text: &str) -> bool {
+    text.contains("Disconnected") && text.contains("in state APIVERSION_QUERY")
 }
 
 /// Whether `code` says that a topic does not exist.
@@ -69,7 +72,7 @@ pub fn advice(code: Code) -> &'static str {
             "the broker does not accept the user or the mechanism; see [forward.kafka.properties] sasl.*"
         }
         Code::SSL | Code::BrokerTransportFailure => {
-            "the two ends do not agree on TLS; see [forward.kafka.properties] security.protocol and ssl.*"
+            "the two ends do not agree on TLS, or that is no Kafka; see [forward.kafka.properties] security.protocol"
         }
         _ => "see [forward.kafka] and the broker's log",
     }
@@ -88,7 +91,7 @@ mod tests {
         assert_eq!(of_code(Code::NotEnoughReplicas), Fault::Passing);
         assert_eq!(of_code(Code::PurgeQueue), Fault::Passing);
         assert_eq!(of_code(Code::InvalidTimestamp), Fault::Time);
-        let words = "Disconnected: might be caused by incorrect security.protocol configuration";
+        let words = "Disconnected: connection closed by peer: receive 0 after POLLIN (after 0ms in state APIVERSION_QUERY)";
         assert_eq!(of_client(Code::BrokerTransportFailure, words), Fault::Configuration);
         assert_eq!(of_client(Code::BrokerTransportFailure, "Connection refused"), Fault::Passing);
     }
