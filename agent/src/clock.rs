@@ -60,6 +60,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock's UTC, as an administrator or a time server does, or a leap second; does nothing to the system's.
+    pub fn set_utc(&self, utc_ns: i64) {
+        if let Inner::Manual(now) = &self.0 {
+            now.lock().utc_ns = utc_ns;
+        }
+    }
+
     /// Moves a manual clock on; does nothing to the system's.
     pub fn advance(&self, by: Duration) {
         if let Inner::Manual(now) = &self.0 {

@@ -456,6 +456,11 @@ impl<'a, M: RawMutex, B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Node<'a
         }
     }
 
+    /// See [`Ring::number_from`].
+    pub fn number_from(&self, first: Seq) {
+        self.with(|inner| inner.ring.number_from(first));
+    }
+
     /// What the ring holds.
     #[must_use]
     pub fn held(&self) -> Held {

@@ -50,6 +50,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, const BLOCKS: usize> Ring<B, BLOCKS> {
         Self { storage, entries: Deque::new(), oldest: Seq(0) }
     }
 
+    /// Lets an empty ring's next block have this number: to begin near the wrap, which takes years to reach.
+    pub fn number_from(&mut self, first: Seq) {
+        if self.entries.is_empty() {
+            self.oldest = first;
+        }
+    }
+
     /// Sequence number of the oldest block held; equal to [`Ring::next`] when empty.
     #[must_use]
     pub const fn oldest(&self) -> Seq {
@@ -301,7 +308,7 @@ mod tests {
     #[test]
     fn sequence_numbers_go_on_over_their_wrap() {
         let mut ring: Ring<[u8; 64], 4> = Ring::new([0; 64]);
-        ring.oldest = Seq(u32::MAX);
+        ring.number_from(Seq(u32::MAX));
         for _ in 0..3 {
             ring.push(Channel::Raw(StreamId(0)), 1, 8, |_, _| Some(8), |_| ()).expect("fits");
         }

@@ -19,6 +19,7 @@ pub const SHUTDOWN: Duration = Duration::from_secs(10);
 pub struct Agent {
     process: Option<Process>,
     folder: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 /// The gateway's books for one sensor and in sum, as `spindle balance --json` prints them.
@@ -34,7 +35,18 @@ impl Agent {
         let data = folder.path().join("data");
         let text = format!("[gateway]\nname = \"gw-test\"\ndata_dir = {data:?}\n\n{toml}\n");
         std::fs::write(folder.path().join("gateway.toml"), text)?;
-        Ok(Self { process: None, folder })
+        Ok(Self { process: None, folder, environment: Vec::new() })
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Lets it start with this in its environment.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.into(), value.into()));
     }
 
     /// [`Agent::new`] and [`Agent::start`].
@@ -76,6 +88,7 @@ impl Agent {
         ensure!(self.process.is_none(), "the agent runs already");
         let mut command = Command::new(tools::spindle()?);
         command.arg("run").arg("--config").arg(self.config()).env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::spawn("spindle run", &mut command, &self.folder.path().join("log"))?);
         Ok(())
     }

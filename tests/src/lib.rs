@@ -21,5 +21,6 @@ pub mod proxy;
 pub mod pty;
 pub mod qemu;
 pub mod raw;
+pub mod simulation;
 pub mod tools;
 pub mod wait;

@@ -154,7 +154,10 @@ impl<'de> Deserialize<'de> for Key {
 impl State {
     /// The form on disk. Books of samples withheld stand behind the state, and only if there are any: so what was written
     /// before there were such is read as ever, and what has none is written as ever.
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
+    ///
+    /// # Errors
+    /// Not for want of space: never, as it is made of what can be written.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
         let bytes = postcard::to_stdvec(self)?;
         let withheld: Vec<(&Key, u64)> = self
             .books
@@ -166,7 +169,10 @@ impl State {
     }
 
     /// Reads [`State::to_bytes`].
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, postcard::Error> {
+    ///
+    /// # Errors
+    /// The bytes are not what was written.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, postcard::Error> {
         let (mut state, rest) = postcard::take_from_bytes::<Self>(bytes)?;
         if !rest.is_empty() {
             let withheld: Vec<(Key, u64)> = postcard::from_bytes(rest)?;

@@ -94,9 +94,7 @@ impl Session {
             // It keeps what is not acknowledged, and sends it again after its birth.
             self.metrics.session.before_birth.increment();
             work.release.extend(incoming.token);
-            if self.ask.len() < self.config.nodes_max {
-                self.ask.insert(line);
-            }
+            self.ask(incoming.source, name, now);
         }
         known
     }
@@ -174,13 +172,14 @@ impl Session {
             let Some(key) = key else {
                 ctx.metrics.before_birth.increment();
                 ctx.release(incoming.token);
-                self.ask.insert((incoming.source, node.key.sensor.to_string()));
+                let name = node.key.sensor.clone();
+                self.ask(incoming.source, &name, now);
                 return;
             };
             if let Some(item) = item(message, key, &incoming) {
                 node.take(boot, item, &mut ctx);
             }
-            if node.held() > 0 {
+            if node.is_waiting() {
                 self.holding.insert(index);
             } else {
                 self.holding.remove(&index);
@@ -207,6 +206,9 @@ impl Session {
             }
             Message::Status(status) => {
                 node.status(status, &mut ctx);
+                if node.is_waiting() {
+                    self.holding.insert(index);
+                }
                 time_ns = node.utc_ns(status.boot, status.tick).unwrap_or(time_ns);
             }
             Message::TimePair(pair) => {

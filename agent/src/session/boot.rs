@@ -6,15 +6,20 @@ use super::message::{Item, What};
 use super::stream::Stream;
 use crate::journal::{BootState, ClockState, Key, StreamState};
 use crate::record::{RecordKind, SensorKey, record_flags};
+use crate::source::SourceId;
 use spindle_common::id::{BootId, Seq};
 use spindle_common::time::{ClockFit, Pair};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A node that goes on for this many reorder waits without sending what is missing is not waited for any longer.
-const GIVE_UP_WAITS: u64 = 15;
+/// A node that sends no statuses and goes on for this many reorder waits without what is missing is not waited for any longer.
+const GIVE_UP_WAITS: u64 = 150;
+/// A boot before the newest that is quiet for this many reorder waits has ended.
+const QUIET_WAITS: u64 = 15;
 /// Ranges of given-up sequence numbers that are remembered per boot.
 const GIVEN_UP_MAX: usize = 16;
+/// Most numbers of such a range, and how far behind it is still remembered: far less than half the circle of numbers.
+const GIVEN_UP_SPAN: u32 = 1 << 24;
 
 #[derive(Debug)]
 pub(super) struct Held {
@@ -35,6 +40,14 @@ pub(super) struct Boot {
     pub(super) fit: ClockFit,
     anchor: Option<(u64, i64)>,
     pub(super) doubtful: bool,
+    /// From where it was heard last: the way back.
+    pub(super) origin: SourceId,
+    /// When, monotonic ns.
+    pub(super) heard_ns: u64,
+    /// It tells by statuses what it still holds.
+    pub(super) said_status: bool,
+    /// It was heard since it was acknowledged last.
+    pub(super) spoke: bool,
 }
 
 impl Boot {
@@ -50,7 +63,23 @@ impl Boot {
             fit: ClockFit::new(0),
             anchor: None,
             doubtful: false,
+            origin: SourceId(u16::MAX),
+            heard_ns: 0,
+            said_status: false,
+            spoke: false,
         }
+    }
+
+    /// Whether nothing of its sequence is known yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.next == Seq(0)
+            && self.given_up.is_empty()
+            && self.streams.iter().all(|stream| stream.next_sample == 0)
+    }
+
+    /// Whether it has ended and said that it took more than has come or is known to be lost.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.closed && self.streams.iter().any(|stream| stream.taken > stream.next_sample)
     }
 
     pub(super) fn set_tick_hz(&mut self, tick_hz: u32) {
@@ -87,7 +116,14 @@ impl Boot {
     pub(super) fn accept(&mut self, item: Item, node: &SensorKey, ctx: &mut Context<'_>) {
         self.next = item.seq.next();
         self.stalled_ns = None;
+        let next = self.next;
+        self.given_up.retain(|(first, _)| next.since(*first) <= 2 * GIVEN_UP_SPAN);
         ctx.release(item.token);
+        self.enter(item, node, ctx);
+    }
+
+    /// Takes what its stream goes on with.
+    fn enter(&mut self, item: Item, node: &SensorKey, ctx: &mut Context<'_>) {
         let at = self.stream(item.stream, &item.key, ctx.books);
         let Some(stream) = self.streams.get_mut(at) else { return };
         let end = item.first_sample.saturating_add(item.samples);
@@ -99,7 +135,7 @@ impl Boot {
             What::Features => samples = end.saturating_sub(stream.next_sample.max(item.first_sample)),
             What::Block if item.first_sample < stream.next_sample => {
                 if self.closed {
-                    self.late(item, ctx);
+                    self.late(item, node, ctx);
                 } else {
                     self.refuse(at, &item, node, ctx);
                 }
@@ -156,7 +192,7 @@ impl Boot {
                 1..=0x7FFF_FFFF => return,
                 _ => {
                     if let Some(held) = self.pop_held(ctx) {
-                        self.before(held.item, ctx);
+                        self.before(held.item, node, ctx);
                     }
                 }
             }
@@ -170,8 +206,8 @@ impl Boot {
         Some(held)
     }
 
-    /// Keeps a message until those before it have come.
-    pub(super) fn hold(&mut self, item: Item, ctx: &mut Context<'_>) {
+    /// Keeps a message until those before it have come, if the node may have one more of them.
+    pub(super) fn hold(&mut self, item: Item, has_room: bool, ctx: &mut Context<'_>) {
         self.stalled_ns.get_or_insert(ctx.now.mono_ns);
         let ahead = item.seq.since(self.next);
         let place = self.held.partition_point(|held| held.item.seq.since(self.next) < ahead);
@@ -179,7 +215,7 @@ impl Boot {
             duplicate(&item, ctx);
             return;
         }
-        if self.held.len() >= ctx.config.reorder_blocks_max {
+        if !has_room {
             // Its node has it still, for it was not acknowledged, and sends it again.
             ctx.metrics.held_dropped.increment();
             ctx.release(item.token);
@@ -191,7 +227,7 @@ impl Boot {
     }
 
     /// Takes a message whose place is passed: late, or a duplicate.
-    pub(super) fn before(&mut self, item: Item, ctx: &mut Context<'_>) {
+    pub(super) fn before(&mut self, item: Item, node: &SensorKey, ctx: &mut Context<'_>) {
         let found = self.given_up.iter().position(|(first, count)| item.seq.since(*first) < *count);
         let Some(index) = found else { return duplicate(&item, ctx) };
         let (first, count) = self.given_up.remove(index);
@@ -202,12 +238,17 @@ impl Boot {
             }
         }
         ctx.release(item.token);
-        self.late(item, ctx);
+        self.late(item, node, ctx);
     }
 
-    /// Keeps a message that came after its samples were declared lost.
-    fn late(&mut self, item: Item, ctx: &mut Context<'_>) {
+    /// Keeps a message whose place had been given up: in order if its stream has not gone on since, else as one whose samples
+    /// were declared lost.
+    fn late(&mut self, item: Item, node: &SensorKey, ctx: &mut Context<'_>) {
         let at = self.stream(item.stream, &item.key, ctx.books);
+        let Some(stream) = self.streams.get(at) else { return };
+        if item.what != What::Burst && item.first_sample >= stream.next_sample {
+            return self.enter(item, node, ctx);
+        }
         let (time_ns, flags) = self.utc(&item, ctx);
         let Some(stream) = self.streams.get(at) else { return };
         ctx.metrics.late.increment();
@@ -236,6 +277,8 @@ impl Boot {
     }
 
     fn remember_given_up(&mut self, first: Seq, count: u32) {
+        let kept = count.min(GIVEN_UP_SPAN);
+        let (first, count) = (first.plus(count - kept), kept);
         if count > 0 {
             if self.given_up.len() >= GIVEN_UP_MAX {
                 self.given_up.remove(0);
@@ -249,13 +292,27 @@ impl Boot {
         if let Some(last) = self.held.back().map(|held| held.item.seq.next()) {
             self.give_up(last, node, ctx);
         }
+        self.settle(node, ctx);
+        self.closed = true;
+    }
+
+    /// What it took and did not send is lost.
+    fn settle(&mut self, node: &SensorKey, ctx: &mut Context<'_>) {
         for stream in &mut self.streams {
             if stream.taken > stream.next_sample {
                 let time_ns = stream.last.map_or(ctx.now.utc_ns, |last| last.1);
                 stream.lose(stream.taken, time_ns, node, self.id, ctx);
             }
         }
-        self.closed = true;
+    }
+
+    /// When [`Boot::expire`] has something to do, monotonic ns.
+    pub(super) fn deadline_ns(&self, wait_ns: u64) -> Option<u64> {
+        if self.closed {
+            let is_due = self.is_unsettled() || !self.held.is_empty();
+            return is_due.then(|| self.heard_ns.saturating_add(wait_ns.saturating_mul(QUIET_WAITS)));
+        }
+        self.held.iter().map(|held| held.since_ns.saturating_add(wait_ns)).min()
     }
 
     pub(super) fn expire(&mut self, node: &SensorKey, ctx: &mut Context<'_>) {
@@ -263,15 +320,25 @@ impl Boot {
         let now_ns = ctx.now.mono_ns;
         let late =
             |since_ns: u64, waits: u64| now_ns.saturating_sub(since_ns) >= wait_ns.saturating_mul(waits);
+        if self.closed {
+            // A board that has restarted says no more; one of two with the same id goes on, and what is missing still comes.
+            if (self.is_unsettled() || !self.held.is_empty()) && late(self.heard_ns, QUIET_WAITS) {
+                self.close(node, ctx);
+            }
+            return;
+        }
         if !self.held.iter().any(|held| late(held.since_ns, 1)) {
             return;
         }
-        if self.stalled_ns.is_some_and(|since_ns| late(since_ns, GIVE_UP_WAITS))
+        // What a node says that it holds it sends again; it is not for the gateway to acknowledge what it does not have.
+        if !self.said_status
+            && self.stalled_ns.is_some_and(|since_ns| late(since_ns, GIVE_UP_WAITS))
             && let Some(next) = self.held.front().map(|held| held.item.seq)
         {
             tracing::warn!(%node, missing = next.since(self.next), "node does not send what is missing: given up");
             self.give_up(next, node, ctx);
             self.drain(node, ctx);
+            self.spoke = self.origin != SourceId(u16::MAX);
             return;
         }
         self.drop_held(ctx);
@@ -321,6 +388,12 @@ impl Boot {
         let span_ns = ticks * 1_000_000_000 / i128::from(item.tick_hz.max(1));
         let time_ns = anchor_ns.saturating_add(i64::try_from(span_ns).unwrap_or(0));
         (time_ns, doubtful | record_flags::CLOCK_ARRIVAL)
+    }
+
+    /// Keeps of its clock only where it stood: enough for what comes late.
+    pub(super) fn slim(&mut self) {
+        self.anchor = self.streams.iter().filter_map(|stream| stream.last).max().or(self.anchor);
+        self.fit = ClockFit::new(self.fit.tick_hz());
     }
 
     pub(super) fn state(&self) -> BootState {

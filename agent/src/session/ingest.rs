@@ -109,7 +109,7 @@ impl Ingest {
         let now = self.clock.now();
         let response = match ask.request {
             Request::Nodes { node } => {
-                Response::Nodes { now_ns: now.utc_ns, nodes: self.session.reports(node.as_deref()) }
+                Response::Nodes { now_ns: now.utc_ns, nodes: self.session.reports(node.as_deref(), now) }
             }
             Request::Order { node, order } => match self.session.order(&node, &order, now) {
                 Ok((id, message)) => match self.send(message) {

@@ -14,6 +14,7 @@ pub mod report;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use crate::api::metrics;
 use crate::clock::Now;
@@ -40,6 +41,8 @@ const SENSORS_PER_NODE: usize = wire::STREAMS_MAX;
 const TO_NODE_LEN_MAX: usize = 1024;
 /// Where dead letters go whose topic gives no key.
 const UNKNOWN: &str = "unknown";
+/// A node is asked for its birth once in this time: each of its messages may come before it, its answer as well.
+const ASK_EVERY_NS: u64 = 1_000_000_000;
 
 /// Splits a session into what its parts work with and the nodes, so that both can be borrowed at once.
 macro_rules! context {
@@ -148,15 +151,16 @@ pub struct Session {
     json: Vec<JsonSensor>,
     json_by_key: HashMap<Arc<SensorKey>, usize>,
     routes: HashMap<Bytes, Route>,
-    /// Nodes with something held.
+    /// Nodes with something held, or with an ended boot that is to be settled.
     holding: BTreeSet<usize>,
     /// Nodes to be acknowledged after the commit.
     touched: BTreeSet<usize>,
     changed_nodes: BTreeSet<usize>,
     changed_json: BTreeSet<usize>,
     forgotten: Vec<Key>,
-    /// Serial lines that are to be asked for their birth.
+    /// Serial lines that are to be asked for their birth, and when each was asked last, monotonic ns.
     ask: BTreeSet<(SourceId, String)>,
+    asked: HashMap<(SourceId, String), u64>,
     /// Of the last order to a node; 0 before the first.
     order_id: u32,
     unknown: Arc<SensorKey>,
@@ -193,6 +197,7 @@ impl Session {
             changed_json: BTreeSet::new(),
             forgotten: Vec::new(),
             ask: BTreeSet::new(),
+            asked: HashMap::new(),
             order_id: 0,
             unknown: Arc::new(SensorKey { site: unknown.clone(), machine: unknown.clone(), sensor: unknown }),
             hardware: None,
@@ -211,6 +216,9 @@ impl Session {
         }
         for node in state.nodes {
             let node = Node::restore(node, &mut session.books);
+            if node.is_waiting() {
+                session.holding.insert(session.nodes.len());
+            }
             session.by_key.insert(node.key.clone(), session.nodes.len());
             session.nodes.push(Some(node));
         }
@@ -270,11 +278,12 @@ impl Session {
     pub fn to_nodes(&mut self) -> Vec<ToNode> {
         let mut messages = Vec::new();
         for index in std::mem::take(&mut self.touched) {
-            let Some(node) = self.nodes.get(index).and_then(Option::as_ref) else { continue };
-            for (boot, next) in node.wanted() {
+            let Some(node) = self.nodes.get_mut(index).and_then(Option::as_mut) else { continue };
+            let wanted = node.wanted();
+            for (origin, boot, next) in wanted {
                 let ack = wire::Ack { node: &node.key.sensor, boot, next };
                 messages.extend(to_node(
-                    node.origin,
+                    origin,
                     topic::to_node(&node.key, "ack"),
                     |out| ack.encode(out),
                     false,
@@ -331,6 +340,19 @@ impl Session {
         let (mut ctx, _) = context!(self, incoming.source, now, work);
         ctx.release(incoming.token);
         ctx.dead(reason, key, incoming.topic.as_deref(), &incoming.payload);
+    }
+
+    /// Lets a node be asked who it is, if that was not done just now.
+    fn ask(&mut self, source: SourceId, name: &str, now: Now) {
+        if self.asked.len() >= self.config.nodes_max.max(1) {
+            self.asked.clear();
+        }
+        let line = (source, name.to_owned());
+        let asked = self.asked.get(&line);
+        if asked.is_none_or(|asked_ns| now.mono_ns.saturating_sub(*asked_ns) >= ASK_EVERY_NS) {
+            self.asked.insert(line.clone(), now.mono_ns);
+            self.ask.insert(line);
+        }
     }
 
     fn count_held(&self) {

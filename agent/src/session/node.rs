@@ -9,6 +9,7 @@ use super::books::Books;
 use super::boot::Boot;
 use super::message::Item;
 use super::report::News;
+use super::twins::{Speaker, Twins};
 use crate::journal::{Key, NodeState};
 use crate::record::SensorKey;
 use crate::source::SourceId;
@@ -17,11 +18,12 @@ use spindle_common::time::{Added, Pair};
 use spindle_common::wire;
 use std::sync::Arc;
 
-/// Boots of a node that are remembered.
-const BOOTS_MAX: usize = 4;
-/// Changes between two boots within [`SWITCHES_NS`] that show two boards with one id.
-const SWITCHES_MAX: u32 = 4;
-const SWITCHES_NS: u64 = 60_000_000_000;
+/// Most boots of a node that are remembered. A broker that was killed comes back with what it had saved, with Mosquitto's defaults
+/// up to 30 min before, and sends it again: boots of that time must still be known, or their blocks would count as new ones.
+const BOOTS_MAX: usize = 32;
+/// Those heard last keep their clocks; the others are forgotten when they were not heard for [`BOOT_MEMORY_NS`].
+const BOOTS_WHOLE: usize = 4;
+const BOOT_MEMORY_NS: u64 = 3_600_000_000_000;
 /// Before 2020 no clock is right: UTC ns.
 const UTC_MIN_NS: i64 = 1_577_836_800_000_000_000;
 
@@ -40,8 +42,7 @@ pub(super) struct Node {
     pub(super) news: News,
     boots: Vec<Boot>,
     active: Option<BootId>,
-    switches: u32,
-    switches_since_ns: u64,
+    pub(super) twins: Twins,
 }
 
 impl Node {
@@ -55,14 +56,18 @@ impl Node {
             news: News::default(),
             boots: Vec::new(),
             active: None,
-            switches: 0,
-            switches_since_ns: 0,
+            twins: Twins::default(),
         }
     }
 
-    /// The newest boot, and what it is to send next.
-    pub(super) fn wanted(&self) -> impl Iterator<Item = (BootId, Seq)> + '_ {
-        self.newest().into_iter().map(|boot| (boot.id, boot.next))
+    /// The boots that spoke since this was last asked: the way back to each, and what it is to send next. Two boards with one id
+    /// each get their own.
+    pub(super) fn wanted(&mut self) -> Vec<(SourceId, BootId, Seq)> {
+        let spoke = self
+            .boots
+            .iter_mut()
+            .filter_map(|boot| std::mem::take(&mut boot.spoke).then_some((boot.origin, boot.id, boot.next)));
+        spoke.collect()
     }
 
     /// The boot that it is in.
@@ -78,49 +83,73 @@ impl Node {
     /// Takes a message with a place in the sequence.
     pub(super) fn take(&mut self, boot: BootId, item: Item, ctx: &mut Context<'_>) {
         let index = self.boot(boot, ctx);
-        self.watch_for_twins(boot, ctx);
-        let Some(boot) = self.boots.get_mut(index) else { return };
-        match item.seq.since(boot.next) {
-            0 => {
-                boot.accept(item, &self.key, ctx);
-                boot.drain(&self.key, ctx);
+        let has_room = self.held() < ctx.config.reorder_blocks_max;
+        let Some(known) = self.boots.get_mut(index) else { return };
+        let ahead = item.seq.since(known.next);
+        // What a boot begins with may be anywhere in the circle: the gateway may have met it late.
+        let is_ahead = ahead != 0 && (ahead <= 0x7FFF_FFFF || known.is_fresh());
+        let is_new = ahead == 0 || is_ahead;
+        match (ahead, is_ahead) {
+            (0, _) => {
+                known.accept(item, &self.key, ctx);
+                known.drain(&self.key, ctx);
             }
-            1..=0x7FFF_FFFF => boot.hold(item, ctx),
-            _ => boot.before(item, ctx),
+            (_, true) => known.hold(item, has_room, ctx),
+            (_, false) => known.before(item, &self.key, ctx),
         }
+        if is_new {
+            self.active = Some(boot);
+        }
+        self.watch_for_twins(boot, is_new, ctx);
     }
 
-    /// Index of a boot; a new one closes those before it, for what they still held is gone with their memory.
+    /// Index of a boot; a new one closes those before it, for what they still held is gone with their memory. Of too many the one
+    /// that was heard the longest ago is forgotten.
     fn boot(&mut self, id: BootId, ctx: &mut Context<'_>) -> usize {
-        if let Some(index) = self.boots.iter().rposition(|boot| boot.id == id) {
-            return index;
+        let found = self.boots.iter().rposition(|boot| boot.id == id);
+        let index = found.unwrap_or_else(|| {
+            ctx.metrics.boots.increment();
+            for boot in &mut self.boots {
+                boot.close(&self.key, ctx);
+            }
+            self.forget_boots(ctx);
+            self.boots.push(Boot::new(id));
+            self.boots.len() - 1
+        });
+        if let Some(boot) = self.boots.get_mut(index) {
+            (boot.origin, boot.heard_ns, boot.spoke) = (self.origin, ctx.now.mono_ns, true);
         }
-        ctx.metrics.boots.increment();
-        for boot in &mut self.boots {
-            boot.close(&self.key, ctx);
-        }
-        if self.boots.len() >= BOOTS_MAX {
-            self.boots.remove(0);
-        }
-        self.boots.push(Boot::new(id));
-        self.boots.len() - 1
+        index
     }
 
-    fn watch_for_twins(&mut self, boot: BootId, ctx: &mut Context<'_>) {
-        if self.active == Some(boot) {
+    /// Makes room for another boot, and of those not heard for long keeps little or nothing.
+    fn forget_boots(&mut self, ctx: &mut Context<'_>) {
+        self.boots.sort_by_key(|boot| boot.heard_ns);
+        while self.boots.len() >= BOOTS_WHOLE
+            && let Some(longest) = self.boots.first()
+            && (self.boots.len() >= BOOTS_MAX
+                || ctx.now.mono_ns.saturating_sub(longest.heard_ns) > BOOT_MEMORY_NS)
+        {
+            self.boots.remove(0).drop_held(ctx);
+        }
+        let spare = (self.boots.len() + 1).saturating_sub(BOOTS_WHOLE);
+        self.boots.iter_mut().take(spare).for_each(Boot::slim);
+    }
+
+    fn watch_for_twins(&mut self, boot: BootId, new: bool, ctx: &mut Context<'_>) {
+        let speaker = Speaker { boot, source: self.origin };
+        if !self.twins.heard(speaker, new, ctx.now.mono_ns, ctx.now.utc_ns) {
             return;
         }
-        let now_ns = ctx.now.mono_ns;
-        if now_ns.saturating_sub(self.switches_since_ns) > SWITCHES_NS {
-            self.switches = 0;
-            self.switches_since_ns = now_ns;
-        }
-        self.active = Some(boot);
-        self.switches += 1;
-        if self.switches == SWITCHES_MAX + 1 {
-            ctx.metrics.twins.increment();
-            tracing::warn!(node = %self.key, "two boards use this node id: boots take turns");
-        }
+        ctx.metrics.twins.increment();
+        let speakers: Vec<String> =
+            self.twins.found(ctx.now.mono_ns).map_or_else(Vec::new, |(speakers, _)| {
+                let name = |speaker: &Speaker| {
+                    format!("boot {:016x} by source {}", speaker.boot.0, speaker.source.0)
+                };
+                speakers.iter().map(name).collect()
+            });
+        tracing::warn!(node = %self.key, ?speakers, "two boards use this node id, or one comes by two ways: they take turns");
     }
 
     /// Notes the sensors that a birth lists.
@@ -148,7 +177,8 @@ impl Node {
     pub(super) fn status(&mut self, status: &wire::Status<'_>, ctx: &mut Context<'_>) {
         let index = self.boot(status.boot, ctx);
         let Some(boot) = self.boots.get_mut(index) else { return };
-        if boot.next.precedes(status.oldest) {
+        boot.said_status = true;
+        if boot.next.precedes(status.oldest) || boot.is_fresh() && boot.next != status.oldest {
             boot.give_up(status.oldest, &self.key, ctx);
             boot.drain(&self.key, ctx);
         }
@@ -202,18 +232,22 @@ impl Node {
         self.boots.iter().rfind(|known| known.id == boot)?.fit.utc_ns(tick)
     }
 
-    /// Lets go what has been held too long; says whether anything is still held.
+    /// Lets go what has been held too long; says whether anything is still waited for.
     pub(super) fn expire(&mut self, ctx: &mut Context<'_>) -> bool {
         for boot in &mut self.boots {
             boot.expire(&self.key, ctx);
         }
-        self.held() > 0
+        self.is_waiting()
     }
 
-    /// When something held has been held too long, monotonic ns.
+    /// Whether something is held, or a boot that has ended is to be settled.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.boots.iter().any(|boot| !boot.held.is_empty() || boot.is_unsettled())
+    }
+
+    /// When [`Node::expire`] has something to do, monotonic ns.
     pub(super) fn deadline_ns(&self, wait_ns: u64) -> Option<u64> {
-        let oldest = self.boots.iter().flat_map(|boot| &boot.held).map(|held| held.since_ns).min();
-        oldest.map(|since_ns| since_ns.saturating_add(wait_ns))
+        self.boots.iter().filter_map(|boot| boot.deadline_ns(wait_ns)).min()
     }
 
     /// Forgets what is held, giving the tokens back.

@@ -2,6 +2,7 @@
 //! at each connect.
 
 use super::node::Node;
+use super::twins::Speaker;
 use super::{Session, ToNode, to_node};
 use crate::clock::Now;
 use crate::record::SensorKey;
@@ -151,10 +152,24 @@ pub struct NodeReport {
     pub settings: Option<SettingsReport>,
     /// Its clock as the gateway knows it.
     pub clock: Option<ClockReport>,
+    /// Set while two boards use its id, or it comes by two ways.
+    #[serde(default)]
+    pub twins: Option<TwinsReport>,
     /// Its last answers, the newest last.
     pub answers: Vec<AnswerReport>,
     /// Its sensors.
     pub streams: Vec<StreamReport>,
+}
+
+/// Two boards with one id, or one board by two ways: they take turns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TwinsReport {
+    /// Since when, UTC ns.
+    pub since_ns: i64,
+    /// Boots that take turns, hexadecimal.
+    pub boots: Vec<String>,
+    /// Sources by which they come.
+    pub sources: Vec<String>,
 }
 
 /// What a birth said.
@@ -263,11 +278,24 @@ pub struct StreamReport {
 impl Session {
     /// What is known of all nodes, or of those that `name` names: a node's name, or its whole key.
     #[must_use]
-    pub fn reports(&self, name: Option<&str>) -> Vec<NodeReport> {
+    pub fn reports(&self, name: Option<&str>, now: Now) -> Vec<NodeReport> {
         let named = |node: &&Node| name.is_none_or(|name| is_named(&node.key, name));
         let mut nodes: Vec<_> = self.nodes.iter().flatten().filter(named).collect();
         nodes.sort_by_key(|node| &node.key);
-        let report = |node: &Node| node.report(self.sources.get(usize::from(node.origin.0)).cloned());
+        let report = |node: &Node| NodeReport {
+            twins: node.twins.found(now.mono_ns).map(|(speakers, since_ns)| {
+                let mut boots: Vec<_> =
+                    speakers.iter().map(|speaker| format!("{:016x}", speaker.boot.0)).collect();
+                let source = |speaker: &Speaker| self.sources.get(usize::from(speaker.source.0)).cloned();
+                let mut sources: Vec<_> = speakers.iter().filter_map(source).collect();
+                for names in [&mut boots, &mut sources] {
+                    names.sort();
+                    names.dedup();
+                }
+                TwinsReport { since_ns, boots, sources }
+            }),
+            ..node.report(self.sources.get(usize::from(node.origin.0)).cloned())
+        };
         nodes.into_iter().map(report).collect()
     }
 
@@ -365,6 +393,7 @@ impl Node {
             status,
             settings,
             clock: boot.and_then(|boot| self.clock(boot)),
+            twins: None,
             answers: self.news.answers.iter().cloned().collect(),
             streams,
         }

@@ -159,6 +159,13 @@ impl Uplink {
         }
     }
 
+    /// The same, its first block having this number: to begin near the wrap, which takes years to reach.
+    #[must_use]
+    pub const fn numbered_from(mut self, first: Seq) -> Self {
+        (self.acked, self.cursor, self.sent, self.told_oldest) = (first, first, first, first);
+        self
+    }
+
     /// Counters since boot.
     #[must_use]
     pub const fn counters(&self) -> Counters {

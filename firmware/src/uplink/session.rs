@@ -1,7 +1,6 @@
 //! The shell around the uplink's state machine: one task that owns the transport.
 
 use super::{Action, Item, Uplink};
-use crate::clock::exchange::Ask;
 use crate::clock::{TICK_HZ, Timebase, UtcSource};
 use crate::command;
 use crate::log::log;
@@ -15,7 +14,7 @@ use embassy_futures::select::{Either, Either4, select, select4};
 use embassy_futures::{poll_once, yield_now};
 use embassy_sync::blocking_mutex::raw::RawMutex;
 use embassy_time::{Duration, Instant, Timer, with_timeout};
-use spindle_common::wire::{Message, STREAMS_MAX, decode};
+use spindle_common::wire::{self, Message, STREAMS_MAX, decode};
 
 /// Longest message from the gateway: settings of eight streams, each field at its longest.
 pub const INBOX_LEN: usize = {
@@ -60,6 +59,35 @@ enum Lost {
     Wanted(Exit),
 }
 
+/// What to do next on a link: see [`Session::turn`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Send so many bytes of the scratch there.
+    Send(Channel, usize),
+    /// What was to be sent is gone: take the next turn.
+    Skip,
+    /// Nothing until then (ms), or until something happens.
+    Wait(u64),
+}
+
+impl Turn {
+    /// A message that was encoded; one that could not be is passed over, as its settings were checked before.
+    fn of(channel: Channel, len: Option<usize>) -> Self {
+        len.map_or(Self::Skip, |len| Self::Send(channel, len))
+    }
+}
+
+/// What a message of the gateway asks for: see [`Session::hear`].
+#[derive(Debug)]
+pub enum Heard<'m> {
+    /// Nothing more.
+    Done,
+    /// A restart.
+    Restart,
+    /// Other settings.
+    Settings(wire::Set<'m>),
+}
+
 impl<M, B, const BLOCKS: usize, T> Session<'_, '_, M, B, BLOCKS, T>
 where
     M: RawMutex,
@@ -78,7 +106,7 @@ where
         loop {
             self.check_in();
             self.node.note_uplink(uplink.counters(), false);
-            self.govern(uplink, &mut governor);
+            self.govern(uplink, &mut governor, now_ms());
             if self.node.leaving.signaled() {
                 return Exit::Left;
             }
@@ -130,11 +158,11 @@ where
         let mut sends = 0;
         loop {
             self.check_in();
-            self.govern(uplink, governor);
+            self.govern(uplink, governor, now_ms());
             let ready = link.ready();
-            let action = if ready { self.next(uplink, utc) } else { Next::Wait(u64::MAX) };
-            match action {
-                Next::Wait(until_ms) => {
+            let turn = if ready { self.turn(uplink, utc, now_ms()) } else { Turn::Wait(u64::MAX) };
+            match turn {
+                Turn::Wait(until_ms) => {
                     let node = self.node;
                     node.note_uplink(uplink.counters(), true);
                     let more = async {
@@ -167,27 +195,14 @@ where
                     }
                     continue;
                 }
-                Next::Answer(answer) => {
-                    let sent = within_limit(self.supervisor, self.answer(link, &answer)).await;
+                Turn::Send(channel, len) => {
+                    let message = self.scratch.get(..len).unwrap_or_default();
+                    let sent = within_limit(self.supervisor, link.send(channel, message)).await;
                     if !matches!(sent, Some(Ok(()))) {
                         return Lost::Link;
                     }
                 }
-                Next::TimeAsk(ask) => {
-                    let message = self.node.time_ask(ask.id, ask.tick).encode(self.scratch);
-                    let message = message.ok().and_then(|len| self.scratch.get(..len)).unwrap_or_default();
-                    let sent = within_limit(self.supervisor, link.send(Channel::TimeAsk, message)).await;
-                    if !matches!(sent, Some(Ok(()))) {
-                        return Lost::Link;
-                    }
-                }
-                Next::Send(item) => {
-                    let roll_call = self.supervisor;
-                    let sent = within_limit(roll_call, self.send(uplink, link, item, utc)).await;
-                    if !matches!(sent, Some(Ok(()))) {
-                        return Lost::Link;
-                    }
-                }
+                Turn::Skip => {}
             }
             // A transport that takes everything at once must not keep the other tasks from their turn.
             yield_now().await;
@@ -209,75 +224,67 @@ where
     }
 
     /// Steps down or up as the ring fills or empties, and tells what has come in force since this was last called.
-    fn govern(&self, uplink: &mut Uplink, governor: &mut Governor) {
+    pub fn govern(&self, uplink: &mut Uplink, governor: &mut Governor, now_ms: u64) {
         let node = self.node;
-        node.degrade(governor.step(now_ms(), uplink.is_up(), node.fill_percent()));
+        node.degrade(governor.step(now_ms, uplink.is_up(), node.fill_percent()));
         let (status_s, time_s) = node.intervals_s();
-        uplink.set_intervals(u64::from(status_s) * 1000, u64::from(time_s) * 1000, now_ms());
+        uplink.set_intervals(u64::from(status_s) * 1000, u64::from(time_s) * 1000, now_ms);
         let Some((change, answer)) = node.take_change() else { return };
         if let Some(answer) = answer {
             node.answer_later(answer);
         }
         match change {
-            Change::Settings => uplink.report(now_ms()),
-            Change::Steps => uplink.report_status(now_ms()),
+            Change::Settings => uplink.report(now_ms),
+            Change::Steps => uplink.report_status(now_ms),
         }
     }
 
-    /// Answers first: whoever waits for one shall not wait behind a ring full of blocks. Then the time: it is only worth something
-    /// fresh.
-    fn next(&self, uplink: &mut Uplink, utc: &mut impl UtcSource) -> Next {
+    /// What to do next on a link that takes messages; a message to send is in `scratch`. Answers first: whoever waits for one
+    /// shall not wait behind a ring full of blocks. Then the time: it is only worth something fresh.
+    pub fn turn(&mut self, uplink: &mut Uplink, utc: &mut impl UtcSource, now_ms: u64) -> Turn {
         if let Ok(answer) = self.node.answers.try_receive() {
-            return Next::Answer(answer);
+            return Turn::of(Channel::Answer, self.node.answer(&answer).encode(self.scratch).ok());
         }
         let mut ask_at_ms = u64::MAX;
         if let Some(exchange) = utc.exchange() {
             exchange.set_every(self.node.intervals_s().1);
             let now = self.time.now();
             if let Some(ask) = exchange.poll(now) {
-                return Next::TimeAsk(ask);
+                let message = self.node.time_ask(ask.id, ask.tick).encode(self.scratch);
+                return Turn::of(Channel::TimeAsk, message.ok());
             }
             let ticks = exchange.due().saturating_sub(now);
-            ask_at_ms = now_ms().saturating_add(ticks.div_ceil(u64::from(TICK_HZ) / 1000));
+            ask_at_ms = now_ms.saturating_add(ticks.div_ceil(u64::from(TICK_HZ) / 1000));
         }
-        match uplink.next(self.node.held(), now_ms()) {
-            Action::Send(item) => Next::Send(item),
-            Action::Wait { until_ms } => Next::Wait(until_ms.min(ask_at_ms)),
-            Action::Connect => Next::Wait(0),
+        match uplink.next(self.node.held(), now_ms) {
+            Action::Send(item) => self.write(uplink, item, utc),
+            Action::Wait { until_ms } => Turn::Wait(until_ms.min(ask_at_ms)),
+            Action::Connect => Turn::Wait(0),
         }
     }
 
-    async fn send<L: Link>(
-        &mut self,
-        uplink: &Uplink,
-        link: &mut L,
-        item: Item,
-        utc: &mut impl UtcSource,
-    ) -> Result<(), L::Error> {
+    /// Puts what the state machine wants sent into `scratch`.
+    fn write(&mut self, uplink: &Uplink, item: Item, utc: &mut impl UtcSource) -> Turn {
         let counters = uplink.counters();
-        let (channel, len) = match item {
+        match item {
             Item::Birth => {
                 let mut letters = AxesSent::default();
-                (Channel::Birth, self.node.birth(&mut letters).encode(self.scratch).ok())
+                Turn::of(Channel::Birth, self.node.birth(&mut letters).encode(self.scratch).ok())
             }
-            Item::Settings => (Channel::Settings, self.node.in_force().encode(self.scratch).ok()),
+            Item::Settings => Turn::of(Channel::Settings, self.node.in_force().encode(self.scratch).ok()),
             Item::Status => {
                 let status = self.node.status(self.time.now(), counters.resent, counters.connects);
-                (Channel::Status, status.encode(self.scratch).ok())
+                Turn::of(Channel::Status, status.encode(self.scratch).ok())
             }
             Item::Time => match utc.pair() {
-                Some(pair) => (Channel::Time, self.node.time_pair(pair).encode(self.scratch).ok()),
-                None => return Ok(()),
+                Some(pair) => Turn::of(Channel::Time, self.node.time_pair(pair).encode(self.scratch).ok()),
+                None => Turn::Skip,
             },
             // Dropped since the state machine looked: the status that follows says so.
             Item::Block(seq) => match self.node.copy_block(seq, self.scratch) {
-                Some((channel, len)) => (channel, Some(len)),
-                None => return Ok(()),
+                Some((channel, len)) => Turn::Send(channel, len),
+                None => Turn::Skip,
             },
-        };
-        match len.and_then(|len| self.scratch.get(..len)) {
-            Some(message) => link.send(channel, message).await,
-            None => Ok(()),
         }
     }
 
@@ -299,32 +306,50 @@ where
         store: &mut impl Store,
     ) -> bool {
         let Some(len) = len else { return false };
-        let Some(Ok(message)) = inbox.get(..len).map(decode) else {
-            self.node.count_inbox_dropped(1);
-            return false;
-        };
-        match message {
-            Message::Ack(ack) if ack.node == self.node.facts.node => {
-                if let Some(next) = uplink.acknowledged(ack.boot, ack.next, self.node.held(), now_ms()) {
-                    self.node.free_before(next);
-                }
-                false
-            }
-            Message::Command(asked) if asked.node == self.node.facts.node => {
-                command::handle(self.node, &asked, || uplink.report(now_ms()))
-            }
-            Message::Set(set) if set.node == self.node.facts.node => {
+        match self.hear(uplink, inbox.get(..len), arrived, utc, now_ms()) {
+            Heard::Done => false,
+            Heard::Restart => true,
+            Heard::Settings(set) => {
                 settings::take(self.node, &set, store).await;
                 false
             }
+        }
+    }
+
+    /// Takes a message of the gateway (`None`: one that was too long) that came in at tick `arrived`; what takes longer is left
+    /// to the caller.
+    pub fn hear<'m>(
+        &mut self,
+        uplink: &mut Uplink,
+        message: Option<&'m [u8]>,
+        arrived: u64,
+        utc: &mut impl UtcSource,
+        now_ms: u64,
+    ) -> Heard<'m> {
+        let Some(Ok(message)) = message.map(decode) else {
+            self.node.count_inbox_dropped(1);
+            return Heard::Done;
+        };
+        match message {
+            Message::Ack(ack) if ack.node == self.node.facts.node => {
+                if let Some(next) = uplink.acknowledged(ack.boot, ack.next, self.node.held(), now_ms) {
+                    self.node.free_before(next);
+                }
+            }
+            Message::Command(asked) if asked.node == self.node.facts.node => {
+                if command::handle(self.node, &asked, || uplink.report(now_ms)) {
+                    return Heard::Restart;
+                }
+            }
+            Message::Set(set) if set.node == self.node.facts.node => return Heard::Settings(set),
             Message::TimeTell(tell) if tell.node == self.node.facts.node => {
                 if utc.exchange().is_some_and(|exchange| exchange.told(&tell, arrived)) {
-                    uplink.report_time(now_ms());
+                    uplink.report_time(now_ms);
                 }
-                false
             }
-            _ => false,
+            _ => {}
         }
+        Heard::Done
     }
 
     fn check_in(&self) {
@@ -332,13 +357,6 @@ where
             supervisor.check_in(task);
         }
     }
-}
-
-enum Next {
-    Answer(PendingAnswer),
-    TimeAsk(Ask),
-    Send(Item),
-    Wait(u64),
 }
 
 /// Waits for what the other side may keep waiting, up to the limit, and checks in each second of it: a link that is slow or

@@ -9,6 +9,7 @@ mod boards;
 mod books;
 mod broker_faults;
 mod cli;
+mod clocks;
 mod crash;
 mod demo;
 mod emulated;

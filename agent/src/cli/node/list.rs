@@ -36,6 +36,7 @@ fn table(now_ns: i64, nodes: &[NodeReport]) -> String {
         let birth = node.birth.as_ref();
         let heard = match node.heard_ns {
             _ if node.offline => "offline".into(),
+            Some(heard_ns) if node.twins.is_some() => format!("{}, two boards!", ago(now_ns, heard_ns)),
             Some(heard_ns) => ago(now_ns, heard_ns),
             None => none(),
         };

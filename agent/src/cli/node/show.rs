@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::{Target, ago};
 use crate::cli::Outcome;
-use crate::session::report::{NodeReport, Order, SettingsReport, StreamReport};
+use crate::session::report::{NodeReport, Order, SettingsReport, StreamReport, TwinsReport};
 use spindle_common::settings::StreamSettings;
 use std::fmt::Write as _;
 
@@ -65,6 +65,9 @@ fn text(now_ns: i64, node: &NodeReport) -> String {
     let by = node.source.as_ref().map(|source| format!(", by {source}")).unwrap_or_default();
     let offline = if node.offline { "; offline: its broker says that its connection is lost" } else { "" };
     line("heard", format!("{heard}{by}{offline}"));
+    if let Some(twins) = &node.twins {
+        line("twins", twins_text(twins, now_ns));
+    }
     if let Some(birth) = &node.birth {
         line("board", format!("{}, firmware {}", birth.board, birth.firmware));
         line("boot", format!("{}, reset cause: {}", birth.boot, birth.reset_cause));
@@ -133,6 +136,16 @@ fn text(now_ns: i64, node: &NodeReport) -> String {
         text.push_str(&stream_text(stream));
     }
     text
+}
+
+fn twins_text(twins: &TwinsReport, now_ns: i64) -> String {
+    let (boots, sources) = (twins.boots.join(" and "), twins.sources.join(" and "));
+    let what = if twins.boots.len() > 1 {
+        "two boards use this id: give one of them another"
+    } else {
+        "it comes by two ways: one is enough"
+    };
+    format!("{what} (boots {boots} by {sources} take turns since {} ago)", ago(now_ns, twins.since_ns))
 }
 
 fn stream_text(stream: &StreamReport) -> String {

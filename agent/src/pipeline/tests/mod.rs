@@ -1,5 +1,6 @@
 //! Tests of the pipeline on synthesised blocks.
 
+mod clock;
 mod determinism;
 mod golden;
 mod quality;

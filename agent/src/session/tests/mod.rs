@@ -4,6 +4,7 @@ mod clock;
 mod intake;
 mod order;
 mod steps;
+mod twins;
 
 use super::*;
 use crate::journal::Book;
@@ -115,7 +116,8 @@ impl Rig {
 
     fn with(state: State, mappings: &[JsonMapping]) -> Self {
         let config = config::Session { reorder_blocks_max: 8, ..config::Session::default() };
-        let session = Session::new(&config, mappings, vec!["site".into()], state, Arc::default());
+        let session =
+            Session::new(&config, mappings, vec!["site".into(), "other".into()], state, Arc::default());
         Self { session, now: Now { utc_ns: START_NS, mono_ns: 0 }, work: Work::default(), packets: 0 }
     }
 
@@ -130,8 +132,11 @@ impl Rig {
     }
 
     fn give_again(&mut self, topic: &str, payload: Bytes, redelivered: bool) {
+        self.give_from(SourceId(0), topic, payload, redelivered);
+    }
+
+    fn give_from(&mut self, source: SourceId, topic: &str, payload: Bytes, redelivered: bool) {
         self.packets += 1;
-        let source = SourceId(0);
         let token = Some(Token { source, connection: 1, packet: self.packets });
         let topic = Some(Bytes::copy_from_slice(topic.as_bytes()));
         self.session.take(Incoming { source, topic, payload, redelivered, token }, self.now, &mut self.work);

@@ -119,13 +119,40 @@ fn what_was_given_up_and_comes_late_is_kept_once_and_flagged() {
 fn a_node_that_never_sends_what_is_missing_is_not_waited_for_for_ever() {
     let mut rig = Rig::new();
     rig.give_block(nth(0));
-    for second in 0..40 {
+    for second in 0..110 {
         rig.give_block(nth(5 + second));
         rig.wait(Duration::from_secs(3));
     }
     assert!(rig.accepted().len() > 1);
     assert!(!rig.gaps().is_empty());
     assert!(balanced(rig.book()), "{:?}", rig.book());
+}
+
+#[test]
+fn what_a_board_says_that_it_holds_is_waited_for_and_never_acknowledged_unseen() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    for second in 0..400 {
+        rig.give_status(status(1, 1, 30, 0));
+        rig.give_block(nth(5));
+        rig.wait(Duration::from_secs(3));
+        assert!(rig.acked().iter().all(|(_, next)| *next == 1), "{second}");
+    }
+    for n in 1..6 {
+        rig.give_block(nth(n));
+    }
+    assert_eq!((rig.accepted().len(), rig.gaps().len()), (6, 0));
+}
+
+#[test]
+fn what_is_held_of_an_ended_boot_is_kept_when_it_has_been_quiet() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_block(Spec { boot: 2, ..nth(0) });
+    rig.give_block(nth(2));
+    rig.wait(Duration::from_secs(40));
+    assert_eq!((rig.accepted(), rig.gaps()), (vec![0, 0, 32], vec![(16, 16)]));
+    assert_eq!(rig.work.release.len(), 3);
 }
 
 #[test]
@@ -143,6 +170,39 @@ fn a_new_boot_starts_a_new_sequence_and_settles_the_old_one() {
     assert_eq!(rig.book().duplicate, 16);
     rig.give_block(nth(3));
     assert_eq!(rig.book(), Book { taken: 112, accepted: 80, lost: 32, duplicate: 16, ..Book::default() });
+}
+
+#[test]
+fn what_a_broker_saved_many_boots_ago_and_sends_again_is_dropped_as_a_duplicate() {
+    let mut rig = Rig::new();
+    for boot in 1..=20 {
+        (0..4).for_each(|n| rig.give_block(Spec { boot, ..nth(n) }));
+        rig.give_status(status(boot, 4, 4, 4 * SAMPLES));
+        rig.wait(Duration::from_secs(1));
+        if boot == 10 {
+            rig.restart();
+        }
+    }
+    let before = rig.book();
+    rig.give_status(status(1, 3, 4, 4 * SAMPLES));
+    rig.give_block(Spec { boot: 1, ..nth(3) });
+    rig.give_block(Spec { boot: 21, ..nth(0) });
+    let (more, duplicate) = (before.taken + SAMPLES, before.duplicate + SAMPLES);
+    assert_eq!(rig.book(), Book { taken: more, accepted: more, duplicate, ..before });
+    assert_eq!(rig.accepted().len(), 81);
+}
+
+#[test]
+fn the_boots_that_are_remembered_are_bounded_and_forgotten_in_time() {
+    let boots = |rig: &Rig| rig.session.snapshot().nodes[0].boots.len();
+    let mut rig = Rig::new();
+    for boot in 1..=100 {
+        rig.give_block(Spec { boot, ..nth(0) });
+    }
+    assert_eq!(boots(&rig), 32);
+    rig.wait(Duration::from_secs(7200));
+    rig.give_block(Spec { boot: 101, ..nth(0) });
+    assert_eq!(boots(&rig), 4);
 }
 
 #[test]
@@ -165,17 +225,6 @@ fn samples_of_a_refused_block_are_in_the_books_once() {
 }
 
 #[test]
-fn two_boards_with_one_id_are_found_and_both_are_kept() {
-    let mut rig = Rig::new();
-    for n in 0..10 {
-        rig.give_block(nth(n));
-        rig.give_block(Spec { boot: 2, ..nth(n) });
-    }
-    assert_eq!(rig.session.metrics.session.twins.get(), 1);
-    assert_eq!(rig.book().accepted, 20 * SAMPLES);
-}
-
-#[test]
 fn the_sequence_wraps() {
     let mut rig = Rig::new();
     rig.give_status(status(1, u32::MAX, u32::MAX, 0));
@@ -187,6 +236,112 @@ fn the_sequence_wraps() {
     }
     assert_eq!(rig.accepted().len(), 4);
     assert_eq!(rig.acked(), [(1, 2)]);
+}
+
+#[test]
+fn what_was_given_up_and_comes_before_its_stream_goes_on_is_in_order_and_not_lost() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_status(status(1, 3, 4, 4 * SAMPLES));
+    for n in [1, 3] {
+        rig.give_block(nth(n));
+    }
+    assert_eq!(rig.accepted(), [0, 16, 48]);
+    assert_eq!(rig.gaps(), [(32, 16)]);
+    assert!(rig.of(RecordKind::Block).iter().all(|record| record.flags & record_flags::LATE == 0));
+    assert_eq!(rig.book(), Book { taken: 64, accepted: 48, lost: 16, ..Book::default() });
+}
+
+#[test]
+fn a_board_that_is_met_anywhere_in_the_circle_of_numbers_is_taken_up_there() {
+    for first in [5, 0x8000_0005, u32::MAX - 1] {
+        let mut rig = Rig::new();
+        let spec = |n: u32| Spec { seq: first.wrapping_add(n), ..nth(n) };
+        rig.give_block(spec(1));
+        assert_eq!(rig.acked(), [(1, 0)], "nothing says yet what comes first");
+        rig.give_status(status(1, first, first.wrapping_add(2), 2 * SAMPLES));
+        for n in 0..4 {
+            rig.give_block(spec(n));
+        }
+        assert_eq!(rig.accepted(), [0, 16, 32, 48], "{first}");
+        assert_eq!(rig.acked(), [(1, first.wrapping_add(4))]);
+        assert_eq!(rig.book(), Book { taken: 64, accepted: 64, duplicate: 16, ..Book::default() });
+    }
+}
+
+#[test]
+fn numbers_given_up_before_the_wrap_do_not_make_a_repeat_after_it_late() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    // 10 to 19 are given up; then the sequence goes once round, a quarter at a time.
+    rig.give_status(status(1, 10, 10, 0));
+    rig.give_block(Spec { seq: 20, first_sample: 16, ..nth(1) });
+    rig.give_status(status(1, 20, 21, 0));
+    let mut first_sample = 32;
+    for quarter in 1..=4u32 {
+        let seq = 20u32.wrapping_add(quarter.wrapping_mul(0x4000_0000)).wrapping_sub(if quarter == 4 {
+            15
+        } else {
+            0
+        });
+        rig.give_status(status(1, seq, seq, 0));
+        rig.give_block(Spec { seq, first_sample, tick: first_sample * 1000, ..nth(2) });
+        first_sample += SAMPLES;
+    }
+    for seq in 6..16u32 {
+        for _ in 0..2 {
+            rig.give_block(Spec {
+                seq,
+                first_sample: first_sample + u64::from(seq - 6) * SAMPLES,
+                tick: u64::from(seq) << 20,
+                ..nth(2)
+            });
+        }
+    }
+    let late = |record: &&&Record| record.flags & record_flags::LATE != 0;
+    assert_eq!(rig.of(RecordKind::Block).iter().filter(late).count(), 0);
+    assert_eq!((rig.accepted().len(), rig.book().duplicate), (16, 10 * SAMPLES));
+}
+
+#[test]
+fn what_an_ended_boot_said_late_is_lost_when_it_has_been_quiet_and_not_before() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_block(Spec { boot: 2, ..nth(0) });
+    rig.give_status(status(1, 1, 3, 3 * SAMPLES));
+    rig.wait(Duration::from_secs(20));
+    assert!(rig.gaps().is_empty());
+    rig.give_block(nth(1));
+    rig.restart();
+    rig.wait(Duration::from_secs(40));
+    assert_eq!(rig.gaps(), [(32, 16)]);
+    assert_eq!(rig.book(), Book { taken: 64, accepted: 48, lost: 16, ..Book::default() });
+    assert_eq!(rig.session.deadline_ns(), None);
+}
+
+#[test]
+fn the_reorder_buffer_is_one_of_the_node_however_many_boots_send() {
+    let mut rig = Rig::new();
+    for n in 1..20 {
+        for boot in 1..4 {
+            rig.give_block(Spec { boot, ..nth(n) });
+        }
+    }
+    assert!(rig.session.metrics.session.held.get() <= 8);
+}
+
+#[test]
+fn of_too_many_boots_the_one_silent_for_longest_is_forgotten() {
+    let mut rig = Rig::new();
+    for boot in 1..20 {
+        rig.wait(Duration::from_secs(1));
+        rig.give_block(Spec { boot, ..nth(0) });
+        rig.wait(Duration::from_secs(1));
+        rig.give_block(nth(boot as u32));
+    }
+    let first: Vec<u64> = rig.accepted();
+    assert_eq!(first.iter().filter(|first| **first > 0).count(), 19, "boot 1 is known all the time");
+    assert!(rig.gaps().is_empty());
 }
 
 proptest! {

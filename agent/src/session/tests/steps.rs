@@ -182,7 +182,7 @@ fn a_nodes_report_says_what_it_said_and_orders_go_to_it_by_name() {
         let answer = wire::Answer { node: "node", boot: BootId(1), id, outcome, text: "no" };
         rig.give("spindle/v1/hall/mill/node/answer", encoded(|out| answer.encode(out)));
     }
-    let report = &rig.session.reports(Some("node"))[0];
+    let report = &rig.session.reports(Some("node"), rig.now)[0];
     assert_eq!(report.key, "hall/mill/node");
     assert_eq!(report.source.as_deref(), Some("site"));
     assert_eq!(report.heard_ns, Some(rig.now.utc_ns));
@@ -196,7 +196,7 @@ fn a_nodes_report_says_what_it_said_and_orders_go_to_it_by_name() {
     );
     let offline = wire::Offline { node: "node", boot: BootId(1) };
     rig.give("spindle/v1/hall/mill/node/offline", encoded(|out| offline.encode(out)));
-    assert!(rig.session.reports(None)[0].offline);
+    assert!(rig.session.reports(None, rig.now)[0].offline);
     let unknown = rig.session.order("other", &Order::Report, rig.now).unwrap_err();
     assert!(unknown.contains("no node other"), "{unknown}");
     rig.restart();
