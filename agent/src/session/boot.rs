@@ -396,6 +396,12 @@ impl Boot {
         (time_ns, doubtful | record_flags::CLOCK_ARRIVAL)
     }
 
+    /// Keeps of its clock only where it stood: enough for what comes late.
+    pub(super) fn slim(&mut self) {
+        self.anchor = self.streams.iter().filter_map(|stream| stream.last).max().or(self.anchor);
+        self.fit = ClockFit::new(self.fit.tick_hz());
+    }
+
     pub(super) fn state(&self) -> BootState {
         let stream = |stream: &Stream| StreamState {
             stream: stream.index,

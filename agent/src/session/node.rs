@@ -18,8 +18,12 @@ use spindle_common::time::{Added, Pair};
 use spindle_common::wire;
 use std::sync::Arc;
 
-/// Boots of a node that are remembered.
-const BOOTS_MAX: usize = 4;
+/// Most boots of a node that are remembered. A broker that was killed comes back with what it had saved, with Mosquitto's defaults
+/// up to 30 min before, and sends it again: boots of that time must still be known, or their blocks would count as new ones.
+const BOOTS_MAX: usize = 32;
+/// Those heard last keep their clocks; the others are forgotten when they were not heard for [`BOOT_MEMORY_NS`].
+const BOOTS_WHOLE: usize = 4;
+const BOOT_MEMORY_NS: u64 = 3_600_000_000_000;
 /// Before 2020 no clock is right: UTC ns.
 const UTC_MIN_NS: i64 = 1_577_836_800_000_000_000;
 
@@ -111,11 +115,7 @@ impl Node {
             for boot in &mut self.boots {
                 boot.close(&self.key, ctx);
             }
-            if self.boots.len() >= BOOTS_MAX {
-                let oldest = self.boots.iter().enumerate().min_by_key(|(_, boot)| boot.heard_ns);
-                let oldest = oldest.map_or(0, |(index, _)| index);
-                self.boots.remove(oldest).drop_held(ctx);
-            }
+            self.forget_boots(ctx);
             self.boots.push(Boot::new(id));
             self.boots.len() - 1
         });
@@ -123,6 +123,20 @@ impl Node {
             (boot.origin, boot.heard_ns, boot.spoke) = (self.origin, ctx.now.mono_ns, true);
         }
         index
+    }
+
+    /// Makes room for another boot, and of those not heard for long keeps little or nothing.
+    fn forget_boots(&mut self, ctx: &mut Context<'_>) {
+        self.boots.sort_by_key(|boot| boot.heard_ns);
+        while self.boots.len() >= BOOTS_WHOLE
+            && let Some(longest) = self.boots.first()
+            && (self.boots.len() >= BOOTS_MAX
+                || ctx.now.mono_ns.saturating_sub(longest.heard_ns) > BOOT_MEMORY_NS)
+        {
+            self.boots.remove(0).drop_held(ctx);
+        }
+        let spare = (self.boots.len() + 1).saturating_sub(BOOTS_WHOLE);
+        self.boots.iter_mut().take(spare).for_each(Boot::slim);
     }
 
     fn watch_for_twins(&mut self, boot: BootId, new: bool, ctx: &mut Context<'_>) {

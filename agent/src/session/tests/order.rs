@@ -173,6 +173,39 @@ fn a_new_boot_starts_a_new_sequence_and_settles_the_old_one() {
 }
 
 #[test]
+fn what_a_broker_saved_many_boots_ago_and_sends_again_is_dropped_as_a_duplicate() {
+    let mut rig = Rig::new();
+    for boot in 1..=20 {
+        (0..4).for_each(|n| rig.give_block(Spec { boot, ..nth(n) }));
+        rig.give_status(status(boot, 4, 4, 4 * SAMPLES));
+        rig.wait(Duration::from_secs(1));
+        if boot == 10 {
+            rig.restart();
+        }
+    }
+    let before = rig.book();
+    rig.give_status(status(1, 3, 4, 4 * SAMPLES));
+    rig.give_block(Spec { boot: 1, ..nth(3) });
+    rig.give_block(Spec { boot: 21, ..nth(0) });
+    let (more, duplicate) = (before.taken + SAMPLES, before.duplicate + SAMPLES);
+    assert_eq!(rig.book(), Book { taken: more, accepted: more, duplicate, ..before });
+    assert_eq!(rig.accepted().len(), 81);
+}
+
+#[test]
+fn the_boots_that_are_remembered_are_bounded_and_forgotten_in_time() {
+    let boots = |rig: &Rig| rig.session.snapshot().nodes[0].boots.len();
+    let mut rig = Rig::new();
+    for boot in 1..=100 {
+        rig.give_block(Spec { boot, ..nth(0) });
+    }
+    assert_eq!(boots(&rig), 32);
+    rig.wait(Duration::from_secs(7200));
+    rig.give_block(Spec { boot: 101, ..nth(0) });
+    assert_eq!(boots(&rig), 4);
+}
+
+#[test]
 fn samples_of_a_refused_block_are_in_the_books_once() {
     let mut rig = Rig::new();
     rig.give_block(nth(0));
