@@ -130,5 +130,5 @@ pub fn session_messages(data: &[u8]) {
         let found = u128::from(book.accepted) + u128::from(book.withheld);
         assert!(found <= u128::from(u64::MAX), "{key:?}");
     }
-    let _ = (session.reports(None), session.observe(2));
+    let _ = (session.reports(None, now), session.observe(2));
 }

@@ -177,6 +177,8 @@ pub fn hostile(way: Way, messages: u64, honest_blocks: u32) -> Result<Outcome> {
     let patience = Duration::from_secs(600);
     honest.wait_acknowledged(honest_blocks, patience)?;
     let honest_seconds = start.elapsed().as_secs_f64();
+    // It would go on telling its account.
+    drop(honest);
     let refused_due = flood.join().ok().context("the flood panicked")??;
     let metrics = wait::until("the flood to be taken", patience, || {
         let before = Metrics::of(api)?;

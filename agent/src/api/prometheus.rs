@@ -266,7 +266,7 @@ fn sensors(text: &mut Text, seen: &Observation) {
         seen.sensors.len() as u64 + seen.sensors_more,
     );
     let help = "Sensors that are told in sum, as sensor=\"(more)\".";
-    text.one("spindle_sensors_in_sum", "gauge", help, seen.sensors_more);
+    text.one("spindle_sensors_untold", "gauge", help, seen.sensors_more);
 }
 
 fn nodes(text: &mut Text, seen: &Observation) {
