@@ -92,7 +92,12 @@ impl Checkpoints {
     ///
     /// # Errors
     /// The commit is durable, but the connection is not to be used again.
-    pub(crate) fn committed(&mut self, connection: &Connection, bytes: u64, places: u64) -> rusqlite::Result<()> {
+    pub(crate) fn committed(
+        &mut self,
+        connection: &Connection,
+        bytes: u64,
+        places: u64,
+    ) -> rusqlite::Result<()> {
         self.pages += bytes / self.page_len + places;
         if self.pages < self.pages_max {
             return Ok(());

@@ -188,8 +188,9 @@ impl Disk {
         }
         // A file without a name can never be seen again.
         let named = |file: &u64| self.names.values().any(|named| named == file);
-        let pending =
-            |file: &u64| self.renames.iter().any(|c| matches!(c, NameChange::Create(_, named) if named == file));
+        let pending = |file: &u64| {
+            self.renames.iter().any(|c| matches!(c, NameChange::Create(_, named) if named == file))
+        };
         self.files.retain(|file, _| named(file) || pending(file));
     }
 
@@ -207,7 +208,13 @@ impl Disk {
                 Fate::Nothing => false,
                 Fate::Everything => true,
                 Fate::Prefix => index < prefix,
-                Fate::Any => if ordered { index < prefix } else { dice.coin() },
+                Fate::Any => {
+                    if ordered {
+                        index < prefix
+                    } else {
+                        dice.coin()
+                    }
+                }
             };
             if kept {
                 rename(&mut names, change);
@@ -335,7 +342,10 @@ mod tests {
         ops.push(Op::Write { file: 1, at: 600, data: vec![2; 10] });
         for seed in 0..200 {
             let bytes = after(&ops, seed).unwrap();
-            assert!(bytes[..600].iter().chain(&bytes[610..]).all(|byte| *byte == 1), "its neighbours are safe");
+            assert!(
+                bytes[..600].iter().chain(&bytes[610..]).all(|byte| *byte == 1),
+                "its neighbours are safe"
+            );
         }
     }
 

@@ -34,13 +34,17 @@ impl CursorStore {
     pub fn open(dir: &Path, destination: &str) -> Result<Self, ForwardError> {
         let path = dir.join(FILE_NAME);
         let db = match open(&path) {
-            Err(error) if sqlite::is_damage(&error) => {
-                set_aside(&path, &error).and_then(|()| open(&path))
-            }
+            Err(error) if sqlite::is_damage(&error) => set_aside(&path, &error).and_then(|()| open(&path)),
             db => db,
         };
         let db = db.map_err(|source| ForwardError::Cursor { path: path.clone(), source })?;
-        Ok(Self { path, destination: destination.into(), db: Some(db), failing: false, checkpoints: CHECKPOINTS })
+        Ok(Self {
+            path,
+            destination: destination.into(),
+            db: Some(db),
+            failing: false,
+            checkpoints: CHECKPOINTS,
+        })
     }
 
     /// Where `lane` stands; 1 when it never ran, or when nobody knows any more.

@@ -2,8 +2,8 @@
 
 use super::tests::{Books, append, key, read_all, record, small};
 use super::*;
-use crate::record::SensorKey;
 use crate::journal::inspect::{self, Kept};
+use crate::record::SensorKey;
 use std::time::Duration;
 use tempfile::TempDir;
 

@@ -165,11 +165,12 @@ impl Found {
 
     fn missing(&self, before: Vec<(Key, u64)>, after: Vec<(Key, u64)>) -> BTreeMap<Key, u64> {
         let before: BTreeMap<Key, u64> = before.into_iter().collect();
-        let missing = after.into_iter().filter(|(key, _)| !self.others.contains(&key.0)).map(|(key, after)| {
-            let accepted = after.saturating_sub(before.get(&key).copied().unwrap_or(0));
-            let missing = accepted.saturating_sub(self.samples.get(&key).copied().unwrap_or(0));
-            (key, missing)
-        });
+        let missing =
+            after.into_iter().filter(|(key, _)| !self.others.contains(&key.0)).map(|(key, after)| {
+                let accepted = after.saturating_sub(before.get(&key).copied().unwrap_or(0));
+                let missing = accepted.saturating_sub(self.samples.get(&key).copied().unwrap_or(0));
+                (key, missing)
+            });
         missing.filter(|(_, samples)| *samples > 0).collect()
     }
 }

@@ -368,7 +368,8 @@ impl Journal {
     fn plan_eviction(&mut self, state: &mut impl Stateful) {
         let lens: Vec<u64> = self.segments.iter().map(|(_, path)| sqlite::disk_len(path)).collect();
         let kept: u64 = lens.iter().skip(self.evicting).sum();
-        let log = self.tuning().checkpoint_len + self.config.commit_bytes_max.as_u64().min(self.segment_len_max());
+        let log =
+            self.tuning().checkpoint_len + self.config.commit_bytes_max.as_u64().min(self.segment_len_max());
         let mut total = kept + self.set_aside_len() + self.segment_len_max() + log;
         while let Some(len) = lens.get(self.evicting) {
             let end = self.segments.get(self.evicting + 1).map_or(self.next, |(first, _)| *first);

@@ -14,8 +14,8 @@
 use super::state::{Key, State};
 use super::{JournalError, frame};
 use crate::config::Synchronous;
-use crate::sqlite;
 use crate::record::{Record, SensorKey};
+use crate::sqlite;
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::collections::HashMap;

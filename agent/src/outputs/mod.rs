@@ -45,7 +45,9 @@ pub enum OutputsError {
         source: std::io::Error,
     },
     /// The file was written by another version of this program.
-    #[error("outputs log {path} has schema version {found}, this program reads up to {expected}: run the version that wrote it, or a newer one")]
+    #[error(
+        "outputs log {path} has schema version {found}, this program reads up to {expected}: run the version that wrote it, or a newer one"
+    )]
     Version {
         /// The file.
         path: std::path::PathBuf,

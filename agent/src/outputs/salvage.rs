@@ -19,7 +19,8 @@ pub(super) struct Salvaged {
 
 /// Reads what can be read.
 pub(super) fn salvage(path: &Path) -> Salvaged {
-    let mut salvaged = Salvaged { stats: OutputStats { next_id: 1, ..OutputStats::default() }, ..Salvaged::default() };
+    let mut salvaged =
+        Salvaged { stats: OutputStats { next_id: 1, ..OutputStats::default() }, ..Salvaged::default() };
     let Ok(db) = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY) else { return salvaged };
     if let Ok(stats) = store::read_stats(&db, path) {
         salvaged.stats = stats;

@@ -171,7 +171,15 @@ impl OutputLog {
             opened => opened?,
         };
         let shared = Arc::new(Shared::new(stats.next_id, config.tail_size.as_u64()));
-        Ok(Self { path, db: Some(db), shared, size_max: config.size_max.as_u64(), stats, full: false, checkpoints: CHECKPOINTS })
+        Ok(Self {
+            path,
+            db: Some(db),
+            shared,
+            size_max: config.size_max.as_u64(),
+            stats,
+            full: false,
+            checkpoints: CHECKPOINTS,
+        })
     }
 
     /// What a restart needs.
@@ -235,12 +243,17 @@ impl OutputLog {
     fn checkpoint(&mut self, commit: &Commit) {
         let Some(db) = &self.db else { return };
         let outputs: u64 = commit.outputs.iter().map(output_bytes).sum();
-        let states = commit.sensors.iter().map(|s| s.state.len() + s.baseline.iter().map(|b| b.row.len()).sum::<usize>());
+        let states = commit
+            .sensors
+            .iter()
+            .map(|s| s.state.len() + s.baseline.iter().map(|b| b.row.len()).sum::<usize>());
         let places = 4 + (commit.sensors.len() + commit.alerts.len()) as u64 * 2;
         let bytes = outputs + states.sum::<usize>() as u64;
         if let Err(error) = self.checkpoints.committed(db, bytes, places) {
             tracing::warn!(path = %self.path.display(), %error, "the write-ahead log cannot be copied into the file yet");
-            self.db.take().map_or((), sqlite::abandon);
+            if let Some(db) = self.db.take() {
+                sqlite::abandon(db);
+            }
         }
     }
 
@@ -294,7 +307,11 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OutputsError> {
     let version: i64 =
         db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail("read schema version"))?;
     let Some(steps) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
-        return Err(OutputsError::Version { path: path.to_owned(), found: version, expected: SCHEMA_VERSION });
+        return Err(OutputsError::Version {
+            path: path.to_owned(),
+            found: version,
+            expected: SCHEMA_VERSION,
+        });
     };
     if !steps.is_empty() {
         let tx = db.transaction().map_err(fail("begin"))?;
@@ -341,10 +358,14 @@ pub fn stats(dir: &Path) -> Result<(OutputStats, u64), OutputsError> {
 pub(super) fn load(db: &Connection, path: &Path) -> Result<Loaded, OutputsError> {
     let fail = |action| move |source| OutputsError::Sqlite { path: path.to_owned(), action, source };
     let mut sensors = db
-        .prepare("SELECT site, machine, sensor, applied, state, crc FROM sensors ORDER BY site, machine, sensor")
+        .prepare(
+            "SELECT site, machine, sensor, applied, state, crc FROM sensors ORDER BY site, machine, sensor",
+        )
         .map_err(fail("read sensors"))?;
     let mut history = db
-        .prepare("SELECT slot, row FROM baselines WHERE site = ?1 AND machine = ?2 AND sensor = ?3 ORDER BY slot")
+        .prepare(
+            "SELECT slot, row FROM baselines WHERE site = ?1 AND machine = ?2 AND sensor = ?3 ORDER BY slot",
+        )
         .map_err(fail("read baselines"))?;
     let rows = sensors
         .query_map([], |row| {
@@ -384,7 +405,8 @@ fn renew(path: &Path, error: &OutputsError) -> Result<(Connection, OutputStats),
         %error, kept = %kept.display(), outputs = salvaged.outputs.len(), next_id = salvaged.stats.next_id,
         states = salvaged.loaded.is_some(), "damaged outputs set aside; what could be read of them is kept"
     );
-    let fail = |source| OutputsError::Sqlite { path: path.to_owned(), action: "write what was salvaged", source };
+    let fail =
+        |source| OutputsError::Sqlite { path: path.to_owned(), action: "write what was salvaged", source };
     let tx = db.transaction().map_err(fail)?;
     insert_outputs(&tx, &salvaged.outputs).map_err(fail)?;
     save_alerts(&tx, &salvaged.alerts).map_err(fail)?;

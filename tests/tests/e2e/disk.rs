@@ -103,7 +103,9 @@ fn files_that_another_process_locks_for_a_while_delay_and_lose_nothing() {
         lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
         lock
     });
-    for says in ["commit failed; nothing is acknowledged", "cursors cannot be saved", "committing outputs failed"] {
+    for says in
+        ["commit failed; nothing is acknowledged", "cursors cannot be saved", "committing outputs failed"]
+    {
         agent.process().unwrap().wait_for_log(says, PATIENCE).unwrap();
     }
     // The journal has gone on in another file meanwhile.
@@ -185,7 +187,9 @@ fn a_second_gateway_on_the_same_data_is_refused_and_nobody_else_may_read_it() {
     let mut seen = Vec::new();
     let mut folders = vec![agent.data()];
     while let Some(folder) = folders.pop() {
-        for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).chain([folder.clone()]) {
+        for path in
+            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).chain([folder.clone()])
+        {
             let mode = path.symlink_metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
             if path.is_dir() && path != folder {
@@ -211,7 +215,8 @@ fn with_flipped_bits_in_every_file_the_gateway_starts_says_so_and_goes_on() {
     let mut next = 2000;
     for round in 0..4 {
         agent.stop().unwrap();
-        let journal = std::fs::read_dir(agent.data().join("journal")).unwrap().map(|entry| entry.unwrap().path());
+        let journal =
+            std::fs::read_dir(agent.data().join("journal")).unwrap().map(|entry| entry.unwrap().path());
         let others = ["outputs.sqlite", "forward.sqlite"].map(|name| agent.data().join(name));
         for path in journal.chain(others).filter(|path| path.extension().is_some_and(|e| e == "sqlite")) {
             let mut bytes = std::fs::read(&path).unwrap();

@@ -133,8 +133,15 @@ fn whenever_the_power_goes_what_was_acknowledged_is_there_once_and_the_books_bal
     }
     println!("{} cuts among {} operations: {moments:?}", oracle.checked(), ops.len());
     if cuts.len() >= CUTS as usize {
-        for when in ["eviction", "rotation", "first commit of a segment", "commit", "checkpoint", "outputs", "cursors"]
-        {
+        for when in [
+            "eviction",
+            "rotation",
+            "first commit of a segment",
+            "commit",
+            "checkpoint",
+            "outputs",
+            "cursors",
+        ] {
             assert!(moments.contains_key(when), "no cut during {when}");
         }
     }

@@ -207,11 +207,16 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -
     let mut state = STATE.lock();
     let makes = flags & libc::O_CREAT != 0;
     let new = state.find(&name).is_some_and(|(recorder, path)| !recorder.names.contains_key(&path));
-    if makes && new && let Some((recorder, _)) = state.find(&name) && let Some(error) = recorder.fails() {
+    if makes
+        && new
+        && let Some((recorder, _)) = state.find(&name)
+        && let Some(error) = recorder.fails()
+    {
         return errno(error);
     }
     // SAFETY: the caller's arguments, passed on.
-    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, c_int::from(mode as u16)) };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, c_int::from(mode as u16)) };
     let fd = fd as c_int;
     if fd < 0 {
         return fd;
@@ -230,7 +235,9 @@ pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -
             recorder.ops.push(Op::Create { path: path.clone(), file: recorder.files });
             Some(recorder.files)
         };
-        if let Some(file) = file && flags & libc::O_TRUNC != 0 {
+        if let Some(file) = file
+            && flags & libc::O_TRUNC != 0
+        {
             recorder.ops.push(Op::Truncate { file, len: 0 });
         }
         state.handles.insert(fd, Handle { recorder: id, path, file, spent: false });
@@ -286,7 +293,9 @@ unsafe fn write_at(fd: c_int, data: *const c_void, len: size_t, at: Option<off_t
     let fault = recorder.fails();
     // A disk that fills takes what fits and refuses the rest when it is tried again.
     let part = fault.map_or(len, |error| if error == libc::ENOSPC { len / 2 } else { 0 });
-    if let Some(error) = fault && part == 0 {
+    if let Some(error) = fault
+        && part == 0
+    {
         return errno(error) as ssize_t;
     }
     if handle.spent {

@@ -211,7 +211,14 @@ impl Oracle {
 
     /// Opens what is in `dir` and looks at all of it. `acknowledged` is the offset after the last record whose commit had
     /// returned, `begun` the one after the last whose commit had begun. Outputs before id `published` were shown to readers.
-    pub(crate) fn check(&self, dir: &Path, acknowledged: u64, begun: u64, published: u64, saved: &[(u64, u64)]) {
+    pub(crate) fn check(
+        &self,
+        dir: &Path,
+        acknowledged: u64,
+        begun: u64,
+        published: u64,
+        saved: &[(u64, u64)],
+    ) {
         let config = config(dir);
         let (mut journal, state) = self.check_journal(dir, acknowledged, begun);
         let (reader, next) = (journal.reader(), journal.next_offset());

@@ -51,7 +51,9 @@ impl Args {
             .with_context(|| format!("cannot make the folder {}", self.out.display()))?;
         let create = |name| {
             let path = self.out.join(name);
-            File::create_new(&path).map(BufWriter::new).with_context(|| format!("cannot make {}", path.display()))
+            File::create_new(&path)
+                .map(BufWriter::new)
+                .with_context(|| format!("cannot make {}", path.display()))
         };
         let (mut bodies, mut index) = (create("records.bin")?, create("index.ndjson")?);
         let bar = super::bar(end.saturating_sub(self.from));

@@ -84,7 +84,12 @@ impl Args {
             crate::cli::count(journal.segments.len(), "segment", "segments"),
         );
         for segment in &journal.segments {
-            println!("  {:>12} {:>10}  {}", segment.first, ByteSize::b(segment.bytes).to_string(), segment.file);
+            println!(
+                "  {:>12} {:>10}  {}",
+                segment.first,
+                ByteSize::b(segment.bytes).to_string(),
+                segment.file
+            );
         }
         println!(
             "outputs: next id {}, {}; evicted {} features and rollups, {} alerts; pipeline is at offset {}",
@@ -139,8 +144,6 @@ fn look(dir: &std::path::Path) -> anyhow::Result<Stat> {
             .into_iter()
             .map(|(destination, lane, next)| Cursor { destination, lane, next })
             .collect(),
-        set_aside: aside
-            .map(|(path, bytes)| SetAside { file: path.display().to_string(), bytes })
-            .collect(),
+        set_aside: aside.map(|(path, bytes)| SetAside { file: path.display().to_string(), bytes }).collect(),
     })
 }

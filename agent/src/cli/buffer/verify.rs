@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 ///
 /// Says which records cannot be read, and whose samples they were as far as the books tell.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code 1 when something is damaged.\n\nExamples:\n  spindle buffer verify --config gateway.toml")]
+#[command(
+    after_help = "Exit code 1 when something is damaged.\n\nExamples:\n  spindle buffer verify --config gateway.toml"
+)]
 pub(super) struct Args {
     #[command(flatten)]
     place: Place,
@@ -73,7 +75,10 @@ impl Args {
             println!("{}", serde_json::to_string(&report)?);
         } else {
             for damage in &report.damages {
-                println!("{}: offsets {} to before {}: {}", damage.file, damage.from, damage.to, damage.reason);
+                println!(
+                    "{}: offsets {} to before {}: {}",
+                    damage.file, damage.from, damage.to, damage.reason
+                );
             }
             for sensor in &report.sensors {
                 println!("{}: {} samples are damaged", sensor.sensor, sensor.samples);
