@@ -251,7 +251,9 @@ impl OutputLog {
         let bytes = outputs + states.sum::<usize>() as u64;
         if let Err(error) = self.checkpoints.committed(db, bytes, places) {
             tracing::warn!(path = %self.path.display(), %error, "the write-ahead log cannot be copied into the file yet");
-            self.db.take().map_or((), sqlite::abandon);
+            if let Some(db) = self.db.take() {
+                sqlite::abandon(db);
+            }
         }
     }
 
