@@ -17,6 +17,11 @@ impl Folder {
         Self { dir: dir.to_owned(), size_max, used: None }
     }
 
+    /// Whether [`Self::take`] of `bytes` will look: all that was written must be in the files then.
+    pub(super) fn will_look(&self, bytes: u64) -> bool {
+        self.used.is_none_or(|used| used + bytes > self.size_max)
+    }
+
     /// Takes `bytes` of the budget; gives what is used when there are not as many left.
     pub(super) fn take(&mut self, bytes: u64) -> std::io::Result<Result<(), u64>> {
         let used = match self.used {

@@ -118,6 +118,11 @@ impl FilesDestination {
                 break;
             }
         }
+        // The other lanes may have to look how much the folder holds.
+        if did && let Err(error) = writer.flush() {
+            self.problems.say(Some(runner.name), Fault::Passing, error.what(), &error.to_string());
+            give_up(runner, writer, &self.stats, now.mono_ns, &error);
+        }
         did
     }
 

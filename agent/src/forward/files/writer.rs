@@ -89,6 +89,9 @@ impl Writer {
             folder.forget();
             std::fs::create_dir_all(&self.dir).map_err(io(&self.dir))?;
         }
+        if folder.will_look(line.len() as u64) {
+            self.flush()?;
+        }
         let taken = folder.take(line.len() as u64).map_err(io(&self.dir))?;
         if let Err(used) = taken {
             if self.open.is_some() {
@@ -107,6 +110,11 @@ impl Writer {
         open.len += line.len() as u64;
         open.waits_since_ns.get_or_insert(now.mono_ns);
         if open.buffer.len() >= BUFFER_LEN { open.flush() } else { Ok(()) }
+    }
+
+    /// Hands all lines to the system.
+    pub(super) fn flush(&mut self) -> Result<(), WriteError> {
+        self.open.as_mut().map_or(Ok(()), Open::flush)
     }
 
     /// Makes all lines durable.
