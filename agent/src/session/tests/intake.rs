@@ -108,9 +108,11 @@ fn nodes_are_bounded_and_the_longest_silent_makes_room_but_none_that_was_heard_o
         let now = Now { utc_ns: START_NS, mono_ns: 49 * silence_ns + n };
         session.take(incoming, now, &mut work);
     }
-    assert_eq!(session.metrics.session.newcomers_refused.get() - refused, 100);
+    // One place was free to take: of the node that was heard a whole silence ago.
+    assert_eq!(session.metrics.session.newcomers_refused.get() - refused, 99);
     assert!(session.by_key.keys().any(|key| &*key.machine == "live"));
-    assert!(work.records[rows..].iter().all(|record| record.kind == RecordKind::DeadLetter));
+    let good = work.records[rows..].iter().filter(|record| record.kind != RecordKind::DeadLetter).count();
+    assert_eq!(good, 1);
 }
 
 #[test]
