@@ -41,12 +41,6 @@ impl Agent {
         Ok(Self { process: None, folder, environment: Vec::new() })
     }
 
-    /// Its folder.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Lets it start with this in its environment.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.into(), value.into()));
