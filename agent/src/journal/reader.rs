@@ -261,6 +261,8 @@ impl JournalReader {
     ) -> Result<(), JournalError> {
         let mut open = self.open.lock();
         if open.as_ref().is_none_or(|segment| segment.path != path) {
+            // First of all the other one goes: what is asked after a failure is asked of this one.
+            *open = None;
             *open = Some(Segment::open_read_only(path)?);
         }
         match open.as_mut() {

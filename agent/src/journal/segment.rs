@@ -457,7 +457,8 @@ impl Segment {
     /// After `at` could not be read for damage of the file itself: the first offset before `end` from which it can be read
     /// again. What lies in a broken page is passed over in steps that double, and the last of them is halved.
     pub(super) fn readable_after(&self, at: u64, end: u64) -> Option<u64> {
-        let readable = |at: u64| !matches!(self.read_chunk(at), Err(JournalError::Sqlite { .. }));
+        let readable =
+            |at: u64| matches!(self.read_chunk(at), Ok(Some(_)) | Err(JournalError::DamagedChunk { .. }));
         let mut step = 1;
         let mut broken = at;
         let mut found = loop {

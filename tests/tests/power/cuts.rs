@@ -2,6 +2,7 @@
 
 use crate::hooks::Recording;
 use crate::world::{Oracle, World};
+use spindle_agent::config::Synchronous;
 use spindle_tests::disk::{self, Dice, Disk, Op};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -145,4 +146,27 @@ fn whenever_the_power_goes_what_was_acknowledged_is_there_once_and_the_books_bal
             assert!(moments.contains_key(when), "no cut during {when}");
         }
     }
+}
+
+/// That the test above can fail: a journal that does not sync is caught by the same cuts.
+#[test]
+fn a_journal_that_does_not_sync_loses_what_it_acknowledged() {
+    let recording = Recording::start();
+    let mut world = World::open_with(recording.path(), 1, Synchronous::Off);
+    for _ in 0..40 {
+        let work = world.take(10);
+        world.commit(work, |_| panic!("a commit failed on a sound disk"));
+    }
+    let World { config, journal, reference, .. } = world;
+    let next = journal.next_offset();
+    let oracle = Oracle::new(&config, reference);
+    let mut disk = Disk::default();
+    recording.ops().iter().for_each(|op| disk.apply(op));
+    let caught = (0..20).filter(|seed| {
+        let folder = TempDir::new().unwrap();
+        disk::lay(&disk.cut(&mut Dice::new(*seed)), folder.path()).unwrap();
+        let check = std::panic::AssertUnwindSafe(|| drop(oracle.check_journal(folder.path(), next, next)));
+        std::panic::catch_unwind(check).is_err()
+    });
+    assert!(caught.count() > 10);
 }

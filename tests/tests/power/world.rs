@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use spindle_agent::clock::Now;
-use spindle_agent::config::{self, Config};
+use spindle_agent::config::{self, Config, Synchronous};
 use spindle_agent::forward::cursor::CursorStore;
 use spindle_agent::journal::{Journal, JournalReader, Key, Read, State};
 use spindle_agent::outputs::{self, OutputLog};
@@ -52,6 +52,8 @@ pub(crate) struct World {
     cursors: CursorStore,
     script: Script,
     blocks: u32,
+    /// Whether the board's birth came since the start: a gateway asks for it.
+    announced: bool,
     messages: u64,
     now: Now,
     dice: Dice,
@@ -66,7 +68,12 @@ fn session(config: &Config, state: State) -> Session {
 
 impl World {
     pub(crate) fn open(dir: &Path, seed: u64) -> Self {
-        let config = config(dir);
+        Self::open_with(dir, seed, Synchronous::Full)
+    }
+
+    pub(crate) fn open_with(dir: &Path, seed: u64, synchronous: Synchronous) -> Self {
+        let mut config = config(dir);
+        config.journal.synchronous = synchronous;
         let (journal, state) = Journal::open(&dir.join("journal"), &config.journal).unwrap();
         Self {
             session: session(&config, state),
@@ -75,6 +82,7 @@ impl World {
             journal,
             script: Script::new("n1", u32::MAX),
             blocks: 0,
+            announced: false,
             messages: 0,
             now: Now { utc_ns: START_NS, mono_ns: 0 },
             dice: Dice::new(seed),
@@ -86,17 +94,32 @@ impl World {
     /// Ends as a killed process does, but for the lock, and starts again.
     pub(crate) fn reopen(self) -> Self {
         let Self { config, journal, script, blocks, messages, now, dice, reference, saved, .. } = self;
+        let announced = false;
         drop(journal);
         let dir = &config.gateway.data_dir;
         let (journal, state) = Journal::open(&dir.join("journal"), &config.journal).unwrap();
         let (session, cursors) = (session(&config, state), CursorStore::open(dir, "kafka").unwrap());
-        Self { config, journal, session, cursors, script, blocks, messages, now, dice, reference, saved }
+        Self {
+            config,
+            journal,
+            session,
+            cursors,
+            script,
+            blocks,
+            announced,
+            messages,
+            now,
+            dice,
+            reference,
+            saved,
+        }
     }
 
     /// What comes next: blocks of a board and a few messages of another maker's sensor.
     pub(crate) fn take(&mut self, blocks: u32) -> Work {
         let mut work = Work::default();
-        if self.blocks == 0 {
+        if !self.announced {
+            self.announced = true;
             let birth = self.script.birth().unwrap();
             self.session.take(wire(birth), self.now, &mut work);
         }
@@ -132,11 +155,6 @@ impl World {
                 }
             }
         }
-    }
-
-    pub(crate) fn step(&mut self, blocks: u32) {
-        let work = self.take(blocks);
-        self.commit(work, |_| panic!("a commit failed on a sound disk"));
     }
 
     /// Random number of blocks for a step.
