@@ -3,10 +3,9 @@
 
 use crate::source::SourceId;
 use spindle_common::id::BootId;
-use std::collections::VecDeque;
 
-/// Turns back to one that had been left, within [`WINDOW_NS`], that show two.
-const TURNS: usize = 4;
+/// Turns back to one that had been left, none longer than [`WINDOW_NS`] after the one before, that show two.
+const TURNS: u32 = 4;
 const WINDOW_NS: u64 = 60_000_000_000;
 /// They must go on for longer than a broker or a network holds messages of an earlier boot back.
 const SPAN_NS: u64 = 3_000_000_000;
@@ -27,8 +26,10 @@ pub(super) struct Speaker {
 pub(super) struct Twins {
     /// Who spoke, the newest last.
     speakers: Vec<Speaker>,
-    /// When turns back were taken.
-    turns: VecDeque<u64>,
+    /// Turns back in a row, and when the first and the last of them were taken, monotonic ns.
+    turns: u32,
+    first_ns: u64,
+    last_ns: u64,
     /// When two took turns last, monotonic ns, and since when they are known to, UTC ns.
     found: Option<(u64, i64)>,
 }
@@ -53,12 +54,12 @@ impl Twins {
         if known.is_none() {
             return false;
         }
-        if self.turns.len() >= TURNS {
-            self.turns.pop_front();
+        if self.turns == 0 || mono_ns.saturating_sub(self.last_ns) > WINDOW_NS {
+            (self.turns, self.first_ns) = (0, mono_ns);
         }
-        self.turns.push_back(mono_ns);
-        let passed_ns = self.turns.front().map_or(0, |first| mono_ns.saturating_sub(*first));
-        if self.turns.len() < TURNS || !(SPAN_NS..=WINDOW_NS).contains(&passed_ns) {
+        self.turns = self.turns.saturating_add(1);
+        self.last_ns = mono_ns;
+        if self.turns < TURNS || mono_ns.saturating_sub(self.first_ns) < SPAN_NS {
             return false;
         }
         match &mut self.found {

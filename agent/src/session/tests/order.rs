@@ -164,7 +164,7 @@ fn a_new_boot_starts_a_new_sequence_and_settles_the_old_one() {
     rig.give_status(status(1, 3, 6, 6 * SAMPLES));
     rig.give_block(Spec { boot: 2, ..nth(0) });
     assert_eq!(rig.gaps(), [(48, 48)]);
-    assert_eq!(rig.acked(), [(2, 1)]);
+    assert_eq!(rig.acked(), [(1, 3), (2, 1)]);
     assert_eq!(rig.book(), Book { taken: 112, accepted: 64, lost: 48, ..Book::default() });
     rig.give_block(nth(2));
     assert_eq!(rig.book().duplicate, 16);
