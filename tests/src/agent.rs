@@ -98,6 +98,12 @@ impl Agent {
         self.process()?.wait_for_log(READY, Duration::from_secs(30))
     }
 
+    /// Its folder: configuration, data and log.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The running process.
     ///
     /// # Errors
