@@ -17,7 +17,7 @@ const GIVE_UP_WAITS: u64 = 150;
 /// A boot before the newest that is quiet for this many reorder waits has ended.
 const QUIET_WAITS: u64 = 15;
 /// Ranges of given-up sequence numbers that are remembered per boot.
-const GIVEN_UP_MAX: usize = 16;
+const GIVEN_UP_MAX: usize = 64;
 /// Most numbers of such a range, and how far behind it is still remembered: far less than half the circle of numbers.
 const GIVEN_UP_SPAN: u32 = 1 << 24;
 
@@ -44,8 +44,8 @@ pub(super) struct Boot {
     pub(super) origin: SourceId,
     /// When, monotonic ns.
     pub(super) heard_ns: u64,
-    /// It tells by statuses what it still holds.
-    pub(super) said_status: bool,
+    /// Oldest block that it holds, as its last status told.
+    told: Option<Seq>,
     /// It was heard since it was acknowledged last.
     pub(super) spoke: bool,
 }
@@ -65,9 +65,29 @@ impl Boot {
             doubtful: false,
             origin: SourceId(u16::MAX),
             heard_ns: 0,
-            said_status: false,
+            told: None,
             spoke: false,
         }
+    }
+
+    /// A status told the oldest block that it holds; an older status may come later.
+    pub(super) fn tell(&mut self, oldest: Seq) {
+        if self.told.is_none_or(|told| told.precedes(oldest)) {
+            self.told = Some(oldest);
+        }
+    }
+
+    /// What it is to send next: never past what it still holds and the gateway has given up waiting for.
+    pub(super) fn wanted(&self) -> Seq {
+        let given_up = self.given_up.iter();
+        let Some(told) = self.told else {
+            // A boot that has ended may be one of two boards with one id: nothing is known of what it holds before it says so.
+            let first = given_up.map(|(first, _)| *first).max_by_key(|first| self.next.since(*first));
+            return first.filter(|_| self.closed).unwrap_or(self.next);
+        };
+        let holds = given_up.filter(|(first, count)| told.precedes(first.plus(*count)));
+        let first = holds.map(|(first, _)| if first.precedes(told) { told } else { *first });
+        first.max_by_key(|first| self.next.since(*first)).unwrap_or(self.next)
     }
 
     /// Whether nothing of its sequence is known yet.
@@ -132,6 +152,10 @@ impl Boot {
         match item.what {
             // It repeats what other messages stand for.
             What::Burst => samples = 0,
+            What::Features if self.closed && item.first_sample < stream.next_sample => {
+                self.late(item, node, ctx);
+                return;
+            }
             What::Features => samples = end.saturating_sub(stream.next_sample.max(item.first_sample)),
             What::Block if item.first_sample < stream.next_sample => {
                 if self.closed {
@@ -217,9 +241,8 @@ impl Boot {
             duplicate(&item, ctx);
             return;
         }
-        let tokens = ctx.held.tokens + usize::from(item.token.is_some());
         let bytes = ctx.held.bytes + item.payload.len();
-        if !has_room || tokens > HELD_TOKENS_MAX || bytes > HELD_BYTES_MAX {
+        if !has_room || bytes > HELD_BYTES_MAX {
             // Its node has it still, for it was not acknowledged, and sends it again.
             ctx.metrics.held_dropped.increment();
             ctx.release(item.token);
@@ -227,9 +250,15 @@ impl Boot {
         }
         let slot = ctx.books.slot(&item.key);
         ctx.books.change(slot, |book| book.held = book.held.saturating_add(item.samples));
-        ctx.held.tokens = tokens;
+        let token = if ctx.held.tokens < HELD_TOKENS_MAX {
+            item.token
+        } else {
+            ctx.release(item.token);
+            None
+        };
+        ctx.held.tokens += usize::from(token.is_some());
         ctx.held.bytes = bytes;
-        self.held.insert(place, Held { item, since_ns: ctx.now.mono_ns });
+        self.held.insert(place, Held { item: Item { token, ..item }, since_ns: ctx.now.mono_ns });
     }
 
     /// Takes a message whose place is passed: late, or a duplicate.
@@ -337,7 +366,7 @@ impl Boot {
             return;
         }
         // What a node says that it holds it sends again; it is not for the gateway to acknowledge what it does not have.
-        if !self.said_status
+        if self.told.is_none()
             && self.stalled_ns.is_some_and(|since_ns| late(since_ns, GIVE_UP_WAITS))
             && let Some(next) = self.held.front().map(|held| held.item.seq)
         {

@@ -39,10 +39,11 @@ use std::time::Duration;
 const ROUTES_MAX: usize = 65_536;
 /// A longer topic is worked out each time.
 const ROUTE_LEN_MAX: usize = 256;
-/// Bytes that all nodes together may hold for order, and messages that sources wait to acknowledge meanwhile: so many held ones must
-/// not fill the window that a broker has for all nodes.
+/// Bytes that all nodes together may hold for order.
 const HELD_BYTES_MAX: usize = 64 << 20;
-const HELD_TOKENS_MAX: usize = 256;
+/// Held messages of all nodes whose transport waits for its acknowledgement; of more it gets it at once. A broker sends only so many
+/// ahead (Mosquitto 20), and what is missing may be behind them; a node keeps what is held until the gateway's own acknowledgement.
+const HELD_TOKENS_MAX: usize = 8;
 /// A node that was heard within so long keeps its place.
 const NODE_SILENCE_MIN: Duration = Duration::from_secs(600);
 /// Sensors per node that the books keep apart.

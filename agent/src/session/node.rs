@@ -66,10 +66,9 @@ impl Node {
     /// The boots that spoke since this was last asked: the way back to each, and what it is to send next. Two boards with one id
     /// each get their own.
     pub(super) fn wanted(&mut self) -> Vec<(SourceId, BootId, Seq)> {
-        let spoke = self
-            .boots
-            .iter_mut()
-            .filter_map(|boot| std::mem::take(&mut boot.spoke).then_some((boot.origin, boot.id, boot.next)));
+        let spoke = self.boots.iter_mut().filter_map(|boot| {
+            std::mem::take(&mut boot.spoke).then(|| (boot.origin, boot.id, boot.wanted()))
+        });
         spoke.collect()
     }
 
@@ -180,7 +179,7 @@ impl Node {
     pub(super) fn status(&mut self, status: &wire::Status<'_>, ctx: &mut Context<'_>) {
         let index = self.boot(status.boot, ctx);
         let Some(boot) = self.boots.get_mut(index) else { return };
-        boot.said_status = true;
+        boot.tell(status.oldest);
         if boot.next.precedes(status.oldest) || boot.is_fresh() && boot.next != status.oldest {
             boot.give_up(status.oldest, &self.key, ctx);
             boot.drain(&self.key, ctx);

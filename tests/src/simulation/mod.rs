@@ -9,27 +9,28 @@
 pub mod batch;
 mod board;
 mod broker;
+mod event;
 mod faults;
 mod gateway;
+mod ingest;
 mod network;
 mod oracle;
+mod outcome;
 mod random;
 mod scenario;
 
 use board::Board;
 use broker::Broker;
-use gateway::{Gateway, Step};
+use event::{Event, Timed};
+use gateway::Gateway;
 use oracle::Oracle;
+pub use outcome::{Failure, Outcome};
 use random::Random;
 use scenario::{MS, SECOND, Scenario};
 use spindle_agent::journal::{BootState, ClockState, Key, NodeState, State, Stateful};
-use spindle_agent::record::{RecordKind, SensorKey};
-use spindle_agent::source::Incoming;
+use spindle_agent::record::SensorKey;
 use spindle_common::id::{BootId, Seq};
-use spindle_common::wire::{self, Message};
-use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -43,54 +44,6 @@ const EVENTS_MAX: u64 = 3_000_000;
 const TRACE_MAX: usize = 2_000;
 /// UTC ns at the start.
 const EPOCH_NS: i64 = 1_800_000_000_000_000_000;
-
-/// What a seed came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Events of virtual time.
-    pub events: u64,
-    /// Records in the journal.
-    pub records: u64,
-    /// Samples in gaps.
-    pub gap_samples: u64,
-    /// Messages that came after they had been given up.
-    pub late: u64,
-    /// Messages that came again, as counted by the gateway's last run.
-    pub duplicates: u64,
-    /// Runs of the gateway, and boots of boards.
-    pub starts: u64,
-    /// Stamps without a flag.
-    pub unflagged: u64,
-    /// Times that two boards with one id were named.
-    pub twins: u64,
-}
-
-/// What did not hold.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// The seed.
-    pub seed: u64,
-    /// What.
-    pub reason: String,
-    /// When, virtual ns.
-    pub at: u64,
-    /// The plan of the seed.
-    pub plan: String,
-    /// The last events, if they were kept.
-    pub trace: Vec<String>,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "{line}")?;
-        }
-        writeln!(f, "{}", self.plan)?;
-        let (seed, ms) = (self.seed, self.at / MS);
-        write!(f, "seed {seed} failed after {ms} ms of virtual time: {}\n", self.reason)?;
-        write!(f, "again: tests/simulate --seed {seed} --trace")
-    }
-}
 
 /// Plays a seed to its end.
 ///
@@ -109,96 +62,6 @@ pub fn run(seed: u64, trace: bool) -> Result<Outcome, Box<Failure>> {
         Ok(Ok(())) => Ok(world.outcome()),
         Ok(Err(reason)) => Err(fail(reason, world.now, world.trace)),
         Err(_) => Err(fail("panic".into(), world.now, world.trace)),
-    }
-}
-
-/// What happens.
-#[derive(Debug)]
-enum Event {
-    Wake {
-        board: usize,
-        turn: u64,
-    },
-    Connected {
-        board: usize,
-        link: u64,
-    },
-    ConnectFailed {
-        board: usize,
-        link: u64,
-    },
-    LinkLost {
-        board: usize,
-        link: u64,
-    },
-    Seal {
-        board: usize,
-        boot: BootId,
-        stream: u8,
-    },
-    /// A board's message arrives at the broker, or at the gateway's end of the line.
-    Up {
-        board: usize,
-        link: u64,
-        topic: String,
-        payload: Vec<u8>,
-    },
-    Down {
-        board: usize,
-        link: u64,
-        payload: Vec<u8>,
-    },
-    /// A message of the broker arrives at the gateway.
-    Taken {
-        connection: u64,
-        packet: u64,
-        message: broker::Message,
-    },
-    /// The gateway's acknowledgement arrives at the broker.
-    Released {
-        connection: u64,
-        packets: Vec<u16>,
-    },
-    GatewayWake {
-        run: u64,
-        turn: u64,
-    },
-    CommitEnd {
-        run: u64,
-    },
-    GatewayStart,
-    GatewayConnect {
-        run: u64,
-    },
-    BrokerStart,
-    BoardStart {
-        board: usize,
-    },
-    Fault,
-    Command,
-}
-
-struct Timed {
-    at: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Timed {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Timed {}
-impl PartialOrd for Timed {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Timed {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // The earliest is the greatest: the heap gives the greatest first.
-        (other.at, other.order).cmp(&(self.at, self.order))
     }
 }
 
@@ -448,123 +311,6 @@ impl World {
         self.after(period, Event::Seal { board: place, boot, stream });
         self.poll(place)
     }
-
-    /// Wakes the gateway's ingest thread.
-    fn nudge(&mut self, delay: u64) {
-        self.gateway_turn += 1;
-        let (run, turn) = (self.gateway.run, self.gateway_turn);
-        self.after(delay, Event::GatewayWake { run, turn });
-    }
-
-    /// The gateway's ingest thread goes on.
-    fn work(&mut self) -> Result<(), String> {
-        let (places, turns_taken, last_boot) = (&mut self.places, &mut self.turns_taken, &mut self.last_boot);
-        let twins = self.plan.twins;
-        let step = self.gateway.step(|incoming| {
-            if let Some(boot) = place_of(incoming) {
-                *places += 1;
-                *turns_taken += u64::from(twins && boot != *last_boot);
-                *last_boot = boot;
-            }
-        });
-        let held = self.gateway.metrics.session.held.get();
-        let most = self.plan.reorder_blocks_max as u64 * board::NODES.len() as u64;
-        if held > most {
-            return Err(format!("{held} messages are held, and at most {most} may be"));
-        }
-        match step {
-            Some(Step::Commit) => {
-                let delay = self.commit_time();
-                let run = self.gateway.run;
-                self.after(delay, Event::CommitEnd { run });
-            }
-            Some(Step::Acknowledge(tokens, to_nodes)) => {
-                self.release(tokens, to_nodes);
-                self.nudge(1);
-            }
-            Some(Step::Wait(until)) => self.nudge(until.saturating_sub(self.now).max(1)),
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn commit_time(&mut self) -> u64 {
-        self.random.between(self.plan.commit.0, self.plan.commit.1)
-    }
-
-    fn commit_end(&mut self) -> Result<(), String> {
-        let fails =
-            self.now < self.disk_fails_until || !self.is_calm() && self.random.chance(self.plan.commit_fails);
-        if fails && let Some(commit) = &mut self.gateway.commit {
-            let delay = commit.backoff;
-            commit.backoff = (commit.backoff * 2).min(5 * SECOND);
-            let run = self.gateway.run;
-            self.say(|| "commit failed".into());
-            let took = self.commit_time();
-            self.after(delay + took, Event::CommitEnd { run });
-            return Ok(());
-        }
-        self.write_down()?;
-        if let Step::Acknowledge(tokens, to_nodes) = self.gateway.acknowledge() {
-            self.release(tokens, to_nodes);
-        }
-        self.nudge(0);
-        Ok(())
-    }
-
-    /// What is on its way to the disk gets there.
-    fn write_down(&mut self) -> Result<(), String> {
-        let records = self.gateway.durable()?;
-        self.say(|| format!("committed {} records", records.len()));
-        if self.tracing {
-            for record in &records {
-                self.say(|| format!("  {}", described(record)));
-            }
-        }
-        self.stored += records.iter().filter(|record| has_place(record)).count() as u64;
-        self.oracle.committed(&records)
-    }
-
-    fn start_gateway(&mut self) -> Result<(), String> {
-        if self.gateway.session().is_some() {
-            return Ok(());
-        }
-        self.gateway.start()?;
-        self.say(|| "gateway starts".into());
-        self.starts += 1;
-        (self.places, self.stored) = (0, 0);
-        self.nudge(0);
-        let run = self.gateway.run;
-        self.after(0, Event::GatewayConnect { run });
-        Ok(())
-    }
-}
-
-fn place_of(incoming: &Incoming) -> Option<BootId> {
-    match wire::decode(&incoming.payload) {
-        Ok(Message::Block(block)) => Some(block.header.boot),
-        Ok(Message::Features(features)) => Some(features.boot),
-        Ok(Message::Burst(burst)) => Some(burst.block.header.boot),
-        _ => None,
-    }
-}
-
-fn has_place(record: &spindle_agent::record::Record) -> bool {
-    match record.kind {
-        RecordKind::Block => true,
-        RecordKind::Node => {
-            matches!(wire::decode(&record.body), Ok(Message::Features(_) | Message::Burst(_)))
-        }
-        _ => false,
-    }
-}
-
-fn described(record: &spindle_agent::record::Record) -> String {
-    let what = match wire::decode(&record.body) {
-        Ok(message) if record.kind != RecordKind::Gap => network::described(&message),
-        _ => format!("{:?}", record.kind),
-    };
-    format!("{} {what} flags {} at {} ns", record.key, record.flags, record.time_ns)
 }
 
 /// Adds a boot that the gateway has known for long.

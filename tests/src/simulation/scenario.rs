@@ -84,7 +84,7 @@ impl Scenario {
             calm_at: random.between(5, 40) * SECOND,
             fault_every: if random.chance(900) { random.scaled(500 * MS, 10 * SECOND) } else { 0 },
             queue_max: random.scaled(10, 1000) as usize,
-            inflight_max: random.scaled(1, 100) as usize,
+            inflight_max: random.scaled(10, 100) as usize,
             commit: {
                 let least = random.scaled(50_000, 5 * MS);
                 (least, least + random.scaled(100_000, 500 * MS))

@@ -145,6 +145,21 @@ fn what_a_board_says_that_it_holds_is_waited_for_and_never_acknowledged_unseen()
 }
 
 #[test]
+fn what_is_held_does_not_use_up_what_a_broker_sends_ahead() {
+    let config = config::Session::default();
+    let mut rig = Rig::new();
+    rig.session = Session::new(&config, &[], vec!["site".into()], State::default(), Arc::default());
+    for n in 1..=60 {
+        rig.give_block(nth(n));
+    }
+    // Of Mosquitto's 20, 12 are left for what is missing and for other nodes.
+    assert_eq!((rig.session.metrics.session.held.get(), rig.work.release.len()), (60, 52));
+    assert_eq!(rig.acked(), [(1, 0)], "the node keeps them all");
+    rig.give_block(nth(0));
+    assert_eq!((rig.accepted().len(), rig.work.release.len()), (61, 61));
+}
+
+#[test]
 fn what_is_held_of_an_ended_boot_is_kept_when_it_has_been_quiet() {
     let mut rig = Rig::new();
     rig.give_block(nth(0));

@@ -124,6 +124,33 @@ fn a_line_that_says_much_before_its_birth_is_asked_once_a_second() {
 }
 
 #[test]
+fn one_of_two_boards_that_was_cut_off_sends_what_it_holds_though_it_was_taken_for_ended() {
+    let mut rig = Rig::new();
+    rig.give_block(nth(0));
+    rig.give_block(Spec { boot: 2, ..nth(0) });
+    rig.give_status(status(1, 1, 6, 6 * SAMPLES));
+    for n in [2, 4] {
+        rig.give_block(nth(n));
+    }
+    rig.wait(Duration::from_secs(60));
+    assert_eq!(rig.gaps(), [(16, 16), (48, 16), (80, 16)]);
+    rig.acked();
+    for restart in [false, true] {
+        if restart {
+            rig.restart();
+        }
+        rig.give_block(nth(0));
+        assert_eq!(rig.acked(), [(1, 1)], "it still holds 1 and 3");
+    }
+    for (n, next) in [(3, 1), (1, 5), (5, 6)] {
+        rig.give_block(nth(n));
+        assert_eq!(rig.acked(), [(1, next)]);
+    }
+    assert_eq!(rig.accepted(), [0, 0, 32, 64, 48, 16, 80]);
+    assert_eq!(rig.book(), Book { taken: 112, accepted: 112, duplicate: 32, ..Book::default() });
+}
+
+#[test]
 fn of_two_boards_on_two_lines_each_is_acknowledged_on_its_own() {
     let mut rig = Rig::new();
     let line = |rig: &mut Rig, source: u16, payload: Bytes| {
