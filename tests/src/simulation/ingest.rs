@@ -52,7 +52,7 @@ impl World {
         self.random.between(self.plan.commit.0, self.plan.commit.1)
     }
 
-    fn commit_end(&mut self) -> Result<(), String> {
+    pub(super) fn commit_end(&mut self) -> Result<(), String> {
         let fails =
             self.now < self.disk_fails_until || !self.is_calm() && self.random.chance(self.plan.commit_fails);
         if fails && let Some(commit) = &mut self.gateway.commit {

@@ -26,7 +26,7 @@ use gateway::Gateway;
 use oracle::Oracle;
 pub use outcome::{Failure, Outcome};
 use random::Random;
-use scenario::{MS, SECOND, Scenario};
+use scenario::{SECOND, Scenario};
 use spindle_agent::journal::{BootState, ClockState, Key, NodeState, State, Stateful};
 use spindle_agent::record::SensorKey;
 use spindle_common::id::{BootId, Seq};
