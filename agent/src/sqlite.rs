@@ -62,6 +62,23 @@ pub(crate) fn harden(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets a connection keep a write-ahead log. SQLite does not call it an error when a sync fails meanwhile, but goes on without
+/// one, by the handle whose sync had failed.
+///
+/// # Errors
+/// It keeps none.
+pub(crate) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode.eq_ignore_ascii_case("wal") {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+    Err(rusqlite::Error::SqliteFailure(
+        code,
+        Some(format!("it keeps no write-ahead log, its mode is {mode}")),
+    ))
+}
+
 /// Closes a connection on which a commit failed, without writing anything more by its handles.
 pub(crate) fn abandon(connection: Connection) {
     let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);

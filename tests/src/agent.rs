@@ -35,8 +35,8 @@ impl Agent {
     pub fn new(toml: &str) -> Result<Self> {
         let folder = process::folder("agent")?;
         let data = folder.path().join("data");
-        let api = if toml.contains("[api]") { "" } else { "[api]\nbind = \"127.0.0.1:0\"\n\n" };
-        let text = format!("[gateway]\nname = \"gw-test\"\ndata_dir = {data:?}\n\n{api}{toml}\n");
+        let api = if toml.contains("[api]") { "" } else { "\n[api]\nbind = \"127.0.0.1:0\"\n" };
+        let text = format!("[gateway]\nname = \"gw-test\"\ndata_dir = {data:?}\n\n{toml}\n{api}");
         std::fs::write(folder.path().join("gateway.toml"), text)?;
         Ok(Self { process: None, folder, environment: Vec::new() })
     }

@@ -7,6 +7,7 @@
 //! | refused input noted as handled | [`LETTERS_MAX`] | the oldest notes are forgotten |
 
 use super::log::Item;
+use crate::sqlite;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -250,9 +251,11 @@ impl Letters {
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let io = |error: std::io::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
+    sqlite::make_private(path).map_err(io)?;
     let db = Connection::open(path)?;
     db.busy_timeout(Duration::from_secs(5))?;
-    db.pragma_update(None, "journal_mode", "WAL")?;
+    sqlite::keep_log(&db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > SCHEMA_VERSION {

@@ -565,7 +565,7 @@ pub(super) fn chunk_crc(first: u64, count: u64, changes: &[u8], body: &[u8]) -> 
 
 fn tune(connection: &Connection, tuning: Tuning) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    sqlite::keep_log(connection)?;
     let level = match tuning.synchronous {
         Synchronous::Full => "FULL",
         Synchronous::Off => "OFF",

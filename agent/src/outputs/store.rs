@@ -299,8 +299,9 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OutputsError> {
     sqlite::make_private(path).map_err(io)?;
     sqlite::harden(path).map_err(io)?;
     let mut db = Connection::open(path).map_err(fail("open"))?;
+    sqlite::keep_log(&db).map_err(fail("keep a write-ahead log"))?;
     db.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
+        "PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
          PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 16777216;",
     )
     .map_err(fail("set pragmas"))?;
