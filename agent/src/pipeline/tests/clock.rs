@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{LimitRule, Severity};
+use crate::record::record_flags;
 use std::time::Duration;
 
 const HOUR_NS: i64 = 3_600_000_000_000;
