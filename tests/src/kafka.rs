@@ -3,7 +3,7 @@
 use crate::process::{self, Process};
 use crate::proxy::Proxy;
 use crate::{tools, wait};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A reader that gets nothing for so long although there is something connects anew.
+const STALL: Duration = Duration::from_secs(5);
 
 /// A broker; its folder survives [`Kafka::kill`] and goes with the value.
 #[derive(Debug)]
@@ -244,16 +247,7 @@ impl Kafka {
     }
 
     fn consumer(&self) -> Result<BaseConsumer> {
-        let consumer = ClientConfig::new()
-            .set("bootstrap.servers", self.address())
-            .set("group.id", "spindle-tests")
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("allow.auto.create.topics", "false")
-            .set("topic.metadata.refresh.interval.ms", "500")
-            .set("reconnect.backoff.max.ms", "500")
-            .create()?;
-        Ok(consumer)
+        consumer(&self.address())
     }
 
     /// Everything that `topic` holds now, by partition and offset; empty when there is no such topic yet.
@@ -309,6 +303,7 @@ impl Kafka {
         Ok(Reader {
             consumer: self.consumer()?,
             watcher: self.consumer()?,
+            address: self.address(),
             topic: topic.into(),
             next: Vec::new(),
             records: Vec::new(),
@@ -344,6 +339,19 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
+fn consumer(address: &str) -> Result<BaseConsumer> {
+    let consumer = ClientConfig::new()
+        .set("bootstrap.servers", address)
+        .set("group.id", "spindle-tests")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("allow.auto.create.topics", "false")
+        .set("topic.metadata.refresh.interval.ms", "500")
+        .set("reconnect.backoff.max.ms", "500")
+        .create()?;
+    Ok(consumer)
+}
+
 fn java(folder: &TempDir) -> Result<Command> {
     let mut command = tools::command("java");
     command
@@ -358,6 +366,7 @@ pub struct Reader {
     consumer: BaseConsumer,
     /// Asks for the ends: behind a consumer's own fetch, which waits for records, each question takes half a second.
     watcher: BaseConsumer,
+    address: String,
     topic: String,
     /// Next offset wanted of each partition.
     next: Vec<i64>,
@@ -389,7 +398,8 @@ impl Reader {
         // The partitions of a topic that was just made have no leader for a moment, nor those of a broker that was killed.
         let ends =
             wait::until(&format!("the ends of {}", self.topic), wait::PATIENCE, || Ok(self.ends().ok()))?;
-        let deadline = Instant::now() + wait::PATIENCE;
+        let mut deadline = Instant::now() + wait::PATIENCE;
+        let mut stalled = Instant::now() + STALL;
         while self.next.iter().zip(&ends).any(|(next, end)| next < end) {
             match self.consumer.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => {
@@ -398,11 +408,21 @@ impl Reader {
                         usize::try_from(record.partition).ok().and_then(|index| self.next.get_mut(index));
                     *next.context("record of an unknown partition")? = record.offset + 1;
                     self.records.push(record);
+                    (deadline, stalled) = (Instant::now() + wait::PATIENCE, Instant::now() + STALL);
                 }
-                // A broker that went away comes back, or the deadline ends it.
-                Some(Err(_)) | None if Instant::now() < deadline => {}
-                Some(Err(error)) => return Err(error).context(format!("read {}", self.topic)),
-                None => bail!("{} gives no records up to its end {ends:?}", self.topic),
+                // librdkafka's consumer does not always find its way back to a broker that was killed: a new one does.
+                _ if Instant::now() > stalled => {
+                    stalled = Instant::now() + STALL;
+                    self.consumer = consumer(&self.address)?;
+                    self.consumer.assign(&self.places()?)?;
+                    ensure!(
+                        Instant::now() < deadline,
+                        "{} gives no records up to its end {ends:?}, at {:?}",
+                        self.topic,
+                        self.next
+                    );
+                }
+                Some(Err(_)) | None => {}
             }
         }
         Ok(())
@@ -427,13 +447,18 @@ impl Reader {
         if partitions == 0 {
             return Ok(false);
         }
-        let mut list = TopicPartitionList::new();
-        for partition in (0i32..).take(partitions) {
-            list.add_partition_offset(&self.topic, partition, Offset::Offset(0))?;
-        }
-        self.consumer.assign(&list)?;
         self.next = vec![0; partitions];
+        self.consumer.assign(&self.places()?)?;
         Ok(true)
+    }
+
+    /// Where to read on.
+    fn places(&self) -> Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in (0i32..).zip(&self.next) {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(*next))?;
+        }
+        Ok(list)
     }
 }
 

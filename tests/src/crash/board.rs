@@ -9,7 +9,7 @@ use crate::wait;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use spindle_common::wire::Encoding;
-use spindle_firmware::host::{Chip, VirtualBoard, VirtualSensor};
+use spindle_firmware::host::{Board, Chip, VirtualBoard, VirtualSensor};
 use spindle_firmware::sensor::signal::Spindle;
 use spindle_firmware::sensor::{adxl345, iis3dwb};
 use std::path::{Path, PathBuf};
@@ -53,6 +53,8 @@ pub fn run(spec: &str) -> Result<()> {
     while !spec.stop.exists() {
         std::thread::sleep(Duration::from_millis(10));
     }
+    board.stop();
+    wait_told(&board, &spec)?;
     let drained = board.drain_blocking(DRAIN);
     println!("{drained:?}");
     let streams = drained.counters.streams.iter();
@@ -63,6 +65,17 @@ pub fn run(spec: &str) -> Result<()> {
     Ledger::create(&spec.ledger)?.write(&[Entry::Ended(counts)])?;
     ensure!(drained.complete, "not everything was acknowledged in {DRAIN:?}");
     Ok(())
+}
+
+/// Waits until all is acknowledged and a status has told what the sensors lost last: real boards do not leave before.
+fn wait_told(board: &Board, spec: &Spec) -> Result<()> {
+    let mut account = Account::new(spec.clone());
+    wait::until("the board's last word", DRAIN, || {
+        account.look()?;
+        let counters = board.counters();
+        let is_told = counters.streams.iter().zip(&account.told).all(|(stream, told)| *told >= stream.taken);
+        Ok((counters.is_complete() && is_told).then_some(()))
+    })
 }
 
 fn sensor(spec: &SensorSpec) -> VirtualSensor {
