@@ -205,15 +205,7 @@ impl Session {
             if let Some(item) = item(message, key, &incoming) {
                 node.take(boot, item, &mut ctx);
             }
-            if node.is_waiting() {
-                self.holding.insert(index);
-            } else {
-                self.holding.remove(&index);
-            }
-            let held = ctx.metrics;
-            if !self.holding.is_empty() || held.held.get() > 0 {
-                self.count_held();
-            }
+            self.note_waiting(index);
             return;
         }
         ctx.release(incoming.token);
@@ -224,7 +216,7 @@ impl Session {
                 // Its own checksum: a CRC over a message and its CRC is the same number for every message.
                 let digest = incoming.payload.last_chunk().copied().map_or(0, u32::from_le_bytes);
                 if node.birth.replace(digest) == Some(digest) {
-                    return;
+                    return self.note_waiting(index);
                 }
                 if let Some(catalog) = &self.hardware {
                     node.contradiction = hardware::compare(catalog, birth, node.contradiction, ctx.metrics);
@@ -232,9 +224,6 @@ impl Session {
             }
             Message::Status(status) => {
                 node.status(status, &mut ctx);
-                if node.is_waiting() {
-                    self.holding.insert(index);
-                }
                 time_ns = node.utc_ns(status.boot, status.tick).unwrap_or(time_ns);
             }
             Message::TimePair(pair) => {
@@ -245,5 +234,15 @@ impl Session {
         }
         let key = node.key.clone();
         ctx.push(RecordKind::Node, key, time_ns, 0, 0, incoming.payload);
+        self.note_waiting(index);
+    }
+
+    /// A node may wait for something since it was heard, or no longer.
+    fn note_waiting(&mut self, index: usize) {
+        let waits = self.nodes.get(index).and_then(Option::as_ref).is_some_and(Node::is_waiting);
+        let changed = if waits { self.holding.insert(index) } else { self.holding.remove(&index) };
+        if waits || changed {
+            self.count_held();
+        }
     }
 }
