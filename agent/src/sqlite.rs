@@ -62,21 +62,28 @@ pub(crate) fn harden(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets a connection keep a write-ahead log. SQLite does not call it an error when a sync fails meanwhile, but goes on without
-/// one, by the handle whose sync had failed.
+/// Lets a connection keep a write-ahead log; sets `synchronous` to OFF. SQLite would roll back a change of mode whose sync fails,
+/// sync again by the same handle and go on without a log, so the sync is ours.
 ///
 /// # Errors
-/// It keeps none.
-pub(crate) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    if mode.eq_ignore_ascii_case("wal") {
-        return Ok(());
+/// It keeps none, or the file is not durable; the connection is not to be used.
+pub(crate) fn keep_log(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    let mut mode = String::new();
+    // To its end: the mode is told before it is committed.
+    connection.pragma(None, "journal_mode", "WAL", |row| {
+        mode = row.get(0)?;
+        Ok(())
+    })?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+        return Err(rusqlite::Error::SqliteFailure(
+            code,
+            Some(format!("no write-ahead log, its mode is {mode}")),
+        ));
     }
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
-    Err(rusqlite::Error::SqliteFailure(
-        code,
-        Some(format!("it keeps no write-ahead log, its mode is {mode}")),
-    ))
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 /// Closes a connection on which a commit failed, without writing anything more by its handles.

@@ -138,7 +138,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     sqlite::harden(path).map_err(io)?;
     let mut db = Connection::open(path)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
-    sqlite::keep_log(&db)?;
+    sqlite::keep_log(&db, path)?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;

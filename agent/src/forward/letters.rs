@@ -255,7 +255,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     sqlite::make_private(path).map_err(io)?;
     let db = Connection::open(path)?;
     db.busy_timeout(Duration::from_secs(5))?;
-    sqlite::keep_log(&db)?;
+    sqlite::keep_log(&db, path)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > SCHEMA_VERSION {

@@ -120,7 +120,7 @@ impl Segment {
         sqlite::make_private(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
         let connection = Connection::open(path).map_err(sql)?;
         connection.pragma_update(None, "page_size", PAGE_SIZE).map_err(sql)?;
-        tune(&connection, tuning).map_err(sql)?;
+        tune(&connection, path, tuning).map_err(sql)?;
         let mut segment = Self::new(path, connection);
         segment.checkpoints = tuning.checkpoints();
         segment.head = Some(head);
@@ -145,7 +145,7 @@ impl Segment {
         let sql = |source| JournalError::Sqlite { path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sql)?;
         check_version(&connection, path)?;
-        tune(&connection, tuning).map_err(sql)?;
+        tune(&connection, path, tuning).map_err(sql)?;
         let mut segment = Self::with_keys(path, connection)?;
         segment.checkpoints = tuning.checkpoints();
         Ok(segment)
@@ -563,9 +563,9 @@ pub(super) fn chunk_crc(first: u64, count: u64, changes: &[u8], body: &[u8]) -> 
     crc32c::crc32c_append(crc32c::crc32c_append(crc, changes), body)
 }
 
-fn tune(connection: &Connection, tuning: Tuning) -> rusqlite::Result<()> {
+fn tune(connection: &Connection, path: &Path, tuning: Tuning) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    sqlite::keep_log(connection)?;
+    sqlite::keep_log(connection, path)?;
     let level = match tuning.synchronous {
         Synchronous::Full => "FULL",
         Synchronous::Off => "OFF",

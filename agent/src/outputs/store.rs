@@ -299,7 +299,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OutputsError> {
     sqlite::make_private(path).map_err(io)?;
     sqlite::harden(path).map_err(io)?;
     let mut db = Connection::open(path).map_err(fail("open"))?;
-    sqlite::keep_log(&db).map_err(fail("keep a write-ahead log"))?;
+    sqlite::keep_log(&db, path).map_err(fail("keep a write-ahead log"))?;
     db.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
          PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 16777216;",
