@@ -412,7 +412,8 @@ impl Journal {
             if total <= self.config.size_max.as_u64() && end > self.purge_before {
                 break;
             }
-            match self.samples_of(self.evicting) {
+            // What hindered once may have passed.
+            match self.samples_of(self.evicting).or_else(|_| self.samples_of(self.evicting)) {
                 Ok(samples) => {
                     for (key, samples) in samples {
                         state.evicted(&key.0, samples);
