@@ -44,7 +44,9 @@ fn a_gateway_whose_clock_jumps_by_hours_both_ways_loses_nothing_and_leaves_no_al
     let mut agent = Agent::new(&crate::config(&broker.address(), kafka, "clocks", RULE)).unwrap();
     let offset = agent.folder().join("offset");
     let set = |by: &str| std::fs::write(&offset, by).unwrap();
-    set("+0");
+    // Never ahead of this machine's clock: C11's `cnd_timedwait`, on which librdkafka waits, is not told of the shifted time,
+    // and would wait for as long as the shift.
+    set("-5h");
     for (name, value) in [
         ("LD_PRELOAD", text(&faketime())),
         ("FAKETIME_TIMESTAMP_FILE", text(&offset)),
@@ -62,7 +64,7 @@ fn a_gateway_whose_clock_jumps_by_hours_both_ways_loses_nothing_and_leaves_no_al
     let script = Script { quiet_from: 80, pace_hz: Some(40), ..Script::new("jumpy", 160) };
     let key = script.key();
     let node = Node::start(broker.port(), script).unwrap();
-    for (acknowledged, by, hours) in [(30, "+3h", 3), (60, "-5h", -5), (90, "+3h", 3), (120, "+0", 0)] {
+    for (acknowledged, by, hours) in [(30, "-2h", -2), (60, "-9h", -9), (90, "-2h", -2), (120, "-5h", -5)] {
         node.wait_acknowledged(acknowledged, PATIENCE).unwrap();
         set(by);
         wait::until("the gateway's clock to jump", Duration::from_secs(20), || {

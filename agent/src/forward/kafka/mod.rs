@@ -40,6 +40,8 @@ const DRAIN_NS_MAX: u64 = 4_000_000_000;
 const REBUILD_INTERVAL_NS: u64 = 1_000_000_000;
 /// How often topics that are missing are asked for again.
 const TOPICS_INTERVAL_NS: u64 = 20_000_000_000;
+/// When UTC goes back by more, a new producer takes over.
+const CLOCK_BACK_NS: i128 = 1_000_000_000;
 /// Bits of the opaque that hold the lane; the rest holds the serial number.
 const LANE_SHIFT: u32 = 60;
 
@@ -69,6 +71,8 @@ pub struct KafkaDestination {
 enum End {
     Stopped,
     Fatal,
+    /// UTC went back.
+    ClockBack,
 }
 
 impl KafkaDestination {
@@ -117,9 +121,17 @@ impl KafkaDestination {
     /// Works with one producer until the stop or a fatal error of it.
     fn session(&mut self, producer: &Producer, access: &rdkafka::ClientConfig, stop: &AtomicBool) -> End {
         let mut stop_at_ns = None;
+        let ahead_of = |now: Now| i128::from(now.utc_ns) - i128::from(now.mono_ns);
+        let mut utc_ahead_ns = ahead_of(self.clock.now());
         loop {
             let now = self.clock.now();
             let now_ns = now.mono_ns;
+            // librdkafka (2.12) waits until a time of day: its threads would stand still for as long as UTC went back.
+            let ahead_ns = ahead_of(now);
+            if ahead_ns < utc_ahead_ns - CLOCK_BACK_NS {
+                return End::ClockBack;
+            }
+            utc_ahead_ns = ahead_ns;
             if stop_at_ns.is_none() && stop.load(Ordering::Relaxed) {
                 stop_at_ns = Some(now_ns + DRAIN_NS_MAX);
             }
@@ -142,7 +154,7 @@ impl KafkaDestination {
                 return End::Stopped;
             }
             if !busy {
-                producer.poll(REST);
+                std::thread::sleep(REST);
             }
         }
     }
@@ -322,6 +334,11 @@ impl Destination for KafkaDestination {
             self.keeper.save(&mut self.lanes, &self.stats);
             match end {
                 End::Stopped => return Ok(()),
+                End::ClockBack => {
+                    tracing::warn!(
+                        "kafka: this machine's clock went back; a new producer takes over at the cursors"
+                    );
+                }
                 End::Fatal => {
                     tracing::warn!(
                         "kafka: the producer failed for good; a new one takes over at the cursors"
