@@ -230,8 +230,10 @@ fn session(text: &mut Text, watch: &Watch, seen: &Observation, age: Duration) {
     text.sample(lost, &[("stage", "evicted")], sum(|book| book.evicted));
 }
 
-/// What a sensor's book says, as families.
-const BOOK: [(&str, &str, fn(&Book) -> u64); 8] = [
+/// What a sensor's book says, as families: name, help, and where it stands.
+type OfBook = (&'static str, &'static str, fn(&Book) -> u64);
+
+const BOOK: [OfBook; 8] = [
     ("taken", "Samples per channel that the sensor took, by its node's account.", |book| book.taken),
     ("stored", "Samples committed to the journal.", |book| book.accepted),
     ("withheld", "Samples kept back by the node, as its settings say.", |book| book.withheld),
@@ -400,8 +402,10 @@ fn alerts(text: &mut Text, disk: &Disk) {
     }
 }
 
-/// A lane's numbers, as families.
-const LANE: [(&str, &str, &str, fn(&LaneStats) -> &AtomicU64); 8] = [
+/// A lane's numbers, as families: name, type, help, and where it stands.
+type OfLane = (&'static str, &'static str, &'static str, fn(&LaneStats) -> &AtomicU64);
+
+const LANE: [OfLane; 8] = [
     ("sent_records_total", "counter", "Records handed to the client library, repeats included.", |lane| {
         &lane.sent
     }),

@@ -79,6 +79,7 @@ impl Turn {
 
 /// What a message of the gateway asks for: see [`Session::hear`].
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "passed on at once, never kept")]
 pub enum Heard<'m> {
     /// Nothing more.
     Done,
@@ -337,13 +338,15 @@ where
                 }
             }
             Message::Command(asked) if asked.node == self.node.facts.node => {
-                if command::handle(self.node, &asked, || uplink.report(now_ms)) {
+                let restarts = command::handle(self.node, &asked, || uplink.report(now_ms));
+                if restarts {
                     return Heard::Restart;
                 }
             }
             Message::Set(set) if set.node == self.node.facts.node => return Heard::Settings(set),
             Message::TimeTell(tell) if tell.node == self.node.facts.node => {
-                if utc.exchange().is_some_and(|exchange| exchange.told(&tell, arrived)) {
+                let news = utc.exchange().is_some_and(|exchange| exchange.told(&tell, arrived));
+                if news {
                     uplink.report_time(now_ms);
                 }
             }

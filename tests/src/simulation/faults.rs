@@ -143,7 +143,7 @@ impl World {
         let now = self.gateway.clock.now();
         let sent = self.gateway.session_mut().map(|session| session.order(name, &order, now));
         if let Some(Ok((_, message))) = sent {
-            self.to_node(&message);
+            self.carry_to_node(&message);
         }
         Ok(())
     }

@@ -255,7 +255,7 @@ impl World {
             self.gateway.teller.answer(incoming.topic.as_deref(), &incoming.payload, received_ns)
         {
             let message = spindle_agent::session::ToNode { source: incoming.source, message: answer };
-            self.to_node(&message);
+            self.carry_to_node(&message);
             if let Some(token) = incoming.token {
                 self.release(vec![token], Vec::new());
             }
@@ -279,12 +279,12 @@ impl World {
             }
         }
         for to_node in to_nodes {
-            self.to_node(&to_node);
+            self.carry_to_node(&to_node);
         }
     }
 
     /// A message for a node goes out by its source.
-    pub(super) fn to_node(&mut self, to_node: &ToNode) {
+    pub(super) fn carry_to_node(&mut self, to_node: &ToNode) {
         self.say(|| {
             format!("gateway sends {} by source {}", told(&to_node.message.payload), to_node.source.0)
         });

@@ -46,7 +46,7 @@ impl fmt::Display for Failure {
         }
         writeln!(f, "{}", self.plan)?;
         let (seed, ms) = (self.seed, self.at / MS);
-        write!(f, "seed {seed} failed after {ms} ms of virtual time: {}\n", self.reason)?;
+        writeln!(f, "seed {seed} failed after {ms} ms of virtual time: {}", self.reason)?;
         write!(f, "again: tests/simulate --seed {seed} --trace")
     }
 }

@@ -122,7 +122,8 @@ fn a_nodes_wild_clock_neither_blocks_its_topic_nor_loses_a_record() {
     }
     assert_eq!(kafka.read("wild.dlq.v1").unwrap().len(), 0);
     assert_eq!(dlq(&agent, &["list"])["letters"], serde_json::json!([]));
-    assert!(said(&mut agent, "kafka refuses the record's time") <= 2, "{}", agent.process().unwrap().log());
+    // What the topic takes is known from the start: nothing was refused, and no batch with it.
+    assert_eq!(said(&mut agent, "kafka refuses the record's time"), 0);
     agent.stop().unwrap();
 }
 

@@ -21,7 +21,7 @@ const TRIES: u32 = 3;
 
 fn fault(n: u64, at: u64) -> Fault {
     let errno = [libc::ENOSPC, libc::EIO, libc::EROFS][n as usize % 3];
-    Fault { at, lasting: n / 3 % 2 == 0, errno }
+    Fault { at, lasting: (n / 3).is_multiple_of(2), errno }
 }
 
 /// What a cut leaves now.

@@ -80,7 +80,7 @@ impl KafkaDestination {
         let record = BaseRecord::with_opaque_to(&self.topics[index], opaque)
             .key(&self.envelope.key)
             .payload(&item.content.payload()[..])
-            .timestamp(timestamp_ms(self.stamps[index].of(item.time_ns, now.utc_ns)))
+            .timestamp(timestamp_ms(self.limits[index].stamp(item.time_ns, now.utc_ns)))
             .headers(headers);
         match producer.send(record) {
             Ok(()) => self.again.under_way = Some(letter),

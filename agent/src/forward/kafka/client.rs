@@ -1,9 +1,12 @@
 //! The producer: its settings, what it reports, and creating the topics.
 
 use super::fault;
+use super::limits::Limits;
 use crate::config::{Compression, KafkaForward};
 use parking_lot::Mutex;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -138,28 +141,27 @@ pub(super) fn producer(
     })
 }
 
-/// Creates the topics that are missing. What the broker answers in words; `Ok` when all exist now.
-pub(super) fn create_topics(
+/// Creates the topics that are missing, and asks what each takes, if it may be told. What the broker answers in words; `Ok`
+/// when all exist now.
+pub(super) fn prepare_topics(
     access: &ClientConfig,
     config: &KafkaForward,
     names: &[&str],
-) -> Result<(), String> {
+) -> Result<Vec<(String, Limits)>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
     let admin: AdminClient<DefaultClientContext> = access.create().map_err(|error| error.to_string())?;
     let metadata = admin.inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(|error| error.to_string())?;
     let exists = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
-    let missing: Vec<&str> = names.iter().copied().filter(|name| !exists(name)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    let missing = names.iter().filter(|name| !exists(name));
     let topics: Vec<NewTopic<'_>> = missing
-        .iter()
         .map(|name| NewTopic::new(name, config.partitions, TopicReplication::Fixed(config.replication)))
         .collect();
     let options =
         AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
-    let results =
-        runtime.block_on(admin.create_topics(&topics, &options)).map_err(|error| error.to_string())?;
+    let results = match &topics[..] {
+        [] => Vec::new(),
+        some => runtime.block_on(admin.create_topics(some, &options)).map_err(|error| error.to_string())?,
+    };
     let refused: Vec<String> = results
         .into_iter()
         .filter_map(|result| match result {
@@ -171,7 +173,23 @@ pub(super) fn create_topics(
             Err((name, code)) => Some(format!("{name}: {code}")),
         })
         .collect();
-    if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
+    if !refused.is_empty() {
+        return Err(refused.join("; "));
+    }
+    let topics: Vec<ResourceSpecifier<'_>> =
+        names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let told = match runtime.block_on(admin.describe_configs(&topics, &options)) {
+        Ok(told) => told,
+        Err(error) => {
+            tracing::debug!(%error, "kafka does not tell what its topics take");
+            Vec::new()
+        }
+    };
+    let limits = told.iter().flatten().filter_map(|topic| match &topic.specifier {
+        OwnedResourceSpecifier::Topic(name) => Some((name.clone(), Limits::told(topic))),
+        _ => None,
+    });
+    Ok(limits.collect())
 }
 
 /// What the producer reports, collected while it is polled.

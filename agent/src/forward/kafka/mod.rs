@@ -7,7 +7,7 @@
 mod again;
 mod client;
 pub mod fault;
-mod stamp;
+mod limits;
 
 pub use client::{check_property, check_secret_name};
 
@@ -21,10 +21,10 @@ use crate::clock::{Clock, Now};
 use crate::config::KafkaForward;
 use again::Again;
 use client::{Producer, Reports};
+use limits::Limits;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use stamp::Stamps;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +54,7 @@ pub struct KafkaDestination {
     lanes: Vec<LaneRunner>,
     /// The lanes' topics.
     topics: Vec<String>,
-    stamps: Vec<Stamps>,
+    limits: Vec<Limits>,
     dlq_topic: String,
     envelope: Envelope,
     stats: Arc<Stats>,
@@ -64,7 +64,7 @@ pub struct KafkaDestination {
     reports: Reports,
     decided: Vec<(usize, Option<Code>)>,
     /// Some topic does not exist as far as is known, and when to ask again.
-    topics_missing: bool,
+    topics_unclear: bool,
     topics_due_ns: u64,
 }
 
@@ -103,7 +103,7 @@ impl KafkaDestination {
             clock,
             keeper,
             topics: runners.iter().map(|runner| format!("{prefix}.{}.v1", runner.name.as_str())).collect(),
-            stamps: runners.iter().map(|_| Stamps::default()).collect(),
+            limits: runners.iter().map(|_| Limits::default()).collect(),
             lanes: runners,
             dlq_topic: format!("{prefix}.dlq.v1"),
             envelope: Envelope::new(gateway),
@@ -113,7 +113,7 @@ impl KafkaDestination {
             again: Again::default(),
             reports: Reports::default(),
             decided: Vec::new(),
-            topics_missing: false,
+            topics_unclear: false,
             topics_due_ns: 0,
         })
     }
@@ -146,8 +146,8 @@ impl KafkaDestination {
                 return End::Fatal;
             }
             self.keeper.save_now_and_then(&mut self.lanes, &self.stats, now_ns);
-            if self.topics_missing && now_ns >= self.topics_due_ns && stop_at_ns.is_none() {
-                self.create_topics(access);
+            if self.topics_unclear && now_ns >= self.topics_due_ns && stop_at_ns.is_none() {
+                self.prepare_topics(access);
             }
             let settled = !busy && self.lanes.iter().all(|runner| runner.lane.pending() == 0);
             if stop_at_ns.is_some_and(|at_ns| settled || now_ns >= at_ns) {
@@ -169,7 +169,10 @@ impl KafkaDestination {
             }
             did = true;
             let Some(item) = runner.items.front() else { continue };
-            let decision = runner.lane.decide(item.offset);
+            let mut decision = runner.lane.decide(item.offset);
+            if decision == Decision::Send && !self.limits[index].takes(item.content.payload().len()) {
+                decision = Decision::SendAlone;
+            }
             let opaque = opaque(index, runner.lane.serial_next());
             let alone = matches!(decision, Decision::SendAlone | Decision::SendRestamped);
             if alone && runner.lane.pending() > 0 {
@@ -195,7 +198,7 @@ impl KafkaDestination {
                     let record = BaseRecord::with_opaque_to(&self.dlq_topic, opaque)
                         .key(&self.envelope.key)
                         .payload(&payload)
-                        .timestamp(timestamp_ms(self.stamps[index].of(item.time_ns, now.utc_ns)))
+                        .timestamp(timestamp_ms(self.limits[index].stamp(item.time_ns, now.utc_ns)))
                         .headers(headers);
                     producer.send(record).map_err(|(error, _)| error).map(|()| {
                         runner.lane.sent(item.offset, payload.len(), &decision);
@@ -203,13 +206,13 @@ impl KafkaDestination {
                     })
                 }
                 Decision::Send | Decision::SendAlone | Decision::SendRestamped => {
-                    let stamps = &mut self.stamps[index];
-                    if decision == Decision::SendRestamped && stamps.refused(item.time_ns, now.utc_ns) {
+                    let limits = &mut self.limits[index];
+                    if decision == Decision::SendRestamped && limits.refused(item.time_ns, now.utc_ns) {
                         let (lane, key) = (runner.name.as_str(), &item.key);
                         tracing::warn!(lane, %key, "kafka refuses the record's time, which is far off: sent with the \
                              time of sending, as all that are as far off; ce_time keeps the record's own");
                     }
-                    let time_ns = stamps.of(item.time_ns, now.utc_ns);
+                    let time_ns = limits.stamp(item.time_ns, now.utc_ns);
                     let headers = self.envelope.address(item);
                     let payload = item.content.payload();
                     let record = BaseRecord::with_opaque_to(&self.topics[index], opaque)
@@ -259,7 +262,9 @@ impl KafkaDestination {
                         let what = format!("topic {}: {}", self.topics[lane], fault::advice(code));
                         self.problems.say(Some(runner.name), whose, &what, &reason);
                     }
-                    self.topics_missing |= fault::is_missing_topic(code);
+                    // A refused record as well: the topic takes something else than it told.
+                    self.topics_unclear |=
+                        fault::is_missing_topic(code) || matches!(whose, Fault::Record | Fault::Time);
                 }
             }
         }
@@ -285,20 +290,27 @@ impl KafkaDestination {
         true
     }
 
-    /// Creates what is missing; asks again later when that does not succeed.
-    fn create_topics(&mut self, access: &rdkafka::ClientConfig) {
+    /// Creates the topics that are missing and learns what they take; asks again later when that does not succeed.
+    fn prepare_topics(&mut self, access: &rdkafka::ClientConfig) {
         let mut names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         names.push(&self.dlq_topic);
         names.sort_unstable();
         names.dedup();
-        let result = client::create_topics(access, &self.config, &names);
+        let result = client::prepare_topics(access, &self.config, &names);
         if let Err(reason) = &result
-            && !self.topics_missing
+            && !self.topics_unclear
         {
             tracing::info!("kafka: topics were not created ({reason}); going on with those that exist");
         }
-        self.topics_missing = result.is_err();
+        self.topics_unclear = result.is_err();
         self.topics_due_ns = self.clock.now().mono_ns + TOPICS_INTERVAL_NS;
+        for (name, told) in result.unwrap_or_default() {
+            for (topic, limits) in self.topics.iter().zip(&mut self.limits) {
+                if *topic == name {
+                    *limits = told.clone();
+                }
+            }
+        }
     }
 }
 
@@ -321,7 +333,7 @@ impl Destination for KafkaDestination {
             let producer = client::producer(&access, &self.config, self.reports.clone())
                 .map_err(ForwardError::Configuration)?;
             if !stop.load(Ordering::Relaxed) {
-                self.create_topics(&access);
+                self.prepare_topics(&access);
             }
             let end = self.session(&producer, &access, stop);
             drop(producer);
