@@ -11,7 +11,7 @@ use crate::forward::files::FilesDestination;
 use crate::forward::kafka::KafkaDestination;
 use crate::forward::{Destination, ForwardError, Stats as ForwardStats, log};
 use crate::hardware::{self, HardwareErrors};
-use crate::journal::{Journal, JournalError, JournalReader};
+use crate::journal::{Journal, JournalError, JournalReader, State};
 use crate::outputs::{OutputLog, OutputReader, OutputsError};
 use crate::pipeline::{Runner, RunnerError, RunnerMonitor};
 use crate::session::Session;
@@ -22,6 +22,7 @@ use crate::source::mqtt::{Mqtt, MqttError};
 use crate::source::serial::Serial;
 use crate::source::time::TimeTeller;
 use crate::source::{self, SourceId, topic};
+use crate::sqlite;
 use parking_lot::{Condvar, Mutex};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ use tokio::sync::mpsc;
 
 /// How long the pipeline may go on reading once the journal is closed; what is left it reads after the next start.
 const PIPELINE_END_MAX: Duration = Duration::from_secs(3);
+
+/// How often a data folder that takes nothing is tried again.
+const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the end of the pipeline is looked for.
 const END_POLL: Duration = Duration::from_millis(5);
@@ -165,21 +169,54 @@ pub struct Gateway {
     io: tokio::runtime::Runtime,
 }
 
-/// Starts a gateway. It runs until [`Gateway::finish`].
+/// What lies in the data folder, open, and who works on it.
+struct Stores {
+    journal: Journal,
+    state: State,
+    runner: Runner,
+    destinations: Vec<Box<dyn Destination>>,
+}
+
+impl Stores {
+    fn open(config: &Config, clock: &Clock) -> Result<Self, RunError> {
+        let data_dir = &config.gateway.data_dir;
+        make_folder(data_dir)?;
+        let (journal, state) = Journal::open(&data_dir.join("journal"), &config.journal)?;
+        let reader = journal.reader();
+        let output_log = OutputLog::open(data_dir, &config.outputs)?;
+        let destinations = destinations(config, clock, &reader, || output_log.reader())?;
+        let runner = Runner::new(config, reader, output_log)?;
+        Ok(Self { journal, state, runner, destinations })
+    }
+
+    /// Waits for a disk that is full, read-only or does not answer, and for a file that is locked.
+    fn open_patiently(config: &Config, clock: &Clock, stop: &Stop) -> Result<Self, RunError> {
+        let mut said = false;
+        loop {
+            match Self::open(config, clock) {
+                Err(error) if sqlite::may_pass(&error) && !stop.is_set() => {
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::error!(%error, "the data folder takes nothing; starting when it does");
+                    }
+                    stop.sleep(OPEN_INTERVAL);
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Starts a gateway. It runs until [`Gateway::finish`]. With a data folder that takes nothing for the moment it waits.
 ///
 /// # Errors
 /// What cannot be opened or started; what had been started is ended.
 pub fn start(config: &Config, clock: &Clock, stop: &Stop) -> Result<Gateway, RunError> {
     let data_dir = &config.gateway.data_dir;
     let hardware = config.gateway.hardware_configs.as_deref().map(hardware::load).transpose()?;
-    make_folder(data_dir)?;
     let metrics = Arc::new(Metrics::default());
-    let (journal, state) = Journal::open(&data_dir.join("journal"), &config.journal)?;
+    let Stores { journal, state, runner, destinations } = Stores::open_patiently(config, clock, stop)?;
     metrics.journal.segments_damaged.set(journal.totals().segments_damaged);
     let reader = journal.reader();
-    let output_log = OutputLog::open(data_dir, &config.outputs)?;
-    let destinations = destinations(config, clock, &reader, || output_log.reader())?;
-    let runner = Runner::new(config, reader.clone(), output_log)?;
 
     let io = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Files that are set aside and kept; when there are more, the oldest are deleted.
 pub(crate) const SET_ASIDE_MAX: usize = 3;
+/// "Input/output error" of every Unix.
+const EIO: i32 = 5;
 /// Bytes that are copied at a time.
 const COPY_LEN: usize = 1 << 20;
 
@@ -95,6 +97,23 @@ pub(crate) fn abandon(connection: Connection) {
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
+/// Whether what failed may succeed later without a change of configuration: the disk is full, read-only, or does not answer,
+/// or a file is locked.
+pub(crate) fn may_pass(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DiskFull, SystemIoFailure};
+    let passes = |error: &(dyn std::error::Error + 'static)| {
+        if let Some(error) = error.downcast_ref::<rusqlite::Error>() {
+            return matches!(error.sqlite_error_code(), Some(DatabaseBusy | DiskFull | SystemIoFailure));
+        }
+        error.downcast_ref::<io::Error>().is_some_and(|error| {
+            use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+            matches!(error.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+                || error.raw_os_error() == Some(EIO)
+        })
+    };
+    std::iter::successors(Some(error), |error| error.source()).any(passes)
 }
 
 /// Copies the write-ahead log into the file as far as readers let it, now and then. SQLite's own way to do that by itself

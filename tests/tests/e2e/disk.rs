@@ -87,6 +87,29 @@ fn a_full_disk_stops_acknowledgements_is_said_once_and_costs_nothing_when_it_is_
 }
 
 #[test]
+fn on_a_full_disk_the_gateway_waits_and_starts_when_there_is_room() {
+    let broker = Mosquitto::start("").unwrap();
+    let mut agent = Agent::new(&config(&broker, SMALL)).unwrap();
+    let Some(disk) = Tmpfs::mount(&agent.data(), 32) else { return };
+    let ballast = disk.fill();
+    for _ in 0..2 {
+        agent.launch().unwrap();
+        let says = "the data folder takes nothing; starting when it does";
+        agent.process().unwrap().wait_for_log(says, PATIENCE).unwrap();
+        agent.process().unwrap().ensure_running().unwrap();
+        agent.kill();
+    }
+    agent.launch().unwrap();
+    std::fs::remove_file(ballast).unwrap();
+    agent.wait_until_up().unwrap();
+    let node = Node::start(broker.port(), paced(100)).unwrap();
+    let script = node.finish(PATIENCE).unwrap();
+    crate::books::assert_balanced(&agent, &script.key(), script.blocks * 512);
+    agent.stop().unwrap();
+    drop(disk);
+}
+
+#[test]
 fn files_that_another_process_locks_for_a_while_delay_and_lose_nothing() {
     let kafka = Kafka::shared().unwrap();
     let broker = Mosquitto::start("").unwrap();

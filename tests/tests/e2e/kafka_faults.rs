@@ -380,5 +380,6 @@ fn kafka_gone_for_a_day_at_a_small_disk_budget_costs_raw_blocks_that_are_counted
         3,
         "raised and cleared on each axis: {states:?}"
     );
+    assert_eq!(said(&mut agent, "journal is full"), 1, "the whole day is one episode");
     agent.stop().unwrap();
 }
