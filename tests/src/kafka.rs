@@ -395,9 +395,17 @@ impl Reader {
         if self.next.is_empty() && !self.assign()? {
             return Ok(());
         }
+        let mut renewed = Instant::now();
         // The partitions of a topic that was just made have no leader for a moment, nor those of a broker that was killed.
-        let ends =
-            wait::until(&format!("the ends of {}", self.topic), wait::PATIENCE, || Ok(self.ends().ok()))?;
+        let ends = wait::until(&format!("the ends of {}", self.topic), wait::PATIENCE, || {
+            let ends = self.ends().ok();
+            if ends.is_none() && Instant::now() > renewed + STALL {
+                // As the consumer below.
+                renewed = Instant::now();
+                self.watcher = consumer(&self.address)?;
+            }
+            Ok(ends)
+        })?;
         let mut deadline = Instant::now() + wait::PATIENCE;
         let mut stalled = Instant::now() + STALL;
         while self.next.iter().zip(&ends).any(|(next, end)| next < end) {

@@ -75,6 +75,8 @@ struct Stream {
     decimation: u16,
     features: bool,
     rice: bool,
+    /// A block of it was made.
+    sealed: bool,
     /// Samples per channel in a second.
     rate: u64,
 }
@@ -173,6 +175,7 @@ impl Board {
             decimation: if random.chance(150) { 4 } else { 1 },
             features: random.chance(150),
             rice: random.chance(300),
+            sealed: false,
             rate: 0,
         };
         let mut streams: Vec<Stream> = (0..plan.streams).map(stream).collect();
@@ -302,6 +305,11 @@ impl Board {
         u64::from(stream.frames) * u64::from(stream.decimation) * SECOND / stream.rate.max(1)
     }
 
+    /// Whether a block of the stream was ever made.
+    pub(super) fn has_sealed(&self, stream: u8) -> bool {
+        self.streams[usize::from(stream)].sealed
+    }
+
     /// Loses samples in the sensor's FIFO.
     pub(super) fn overrun(&mut self, stream: u8, count: u64) -> (u64, u64) {
         let index = usize::from(stream);
@@ -370,6 +378,7 @@ impl Board {
             made.extend(self.newest(stream, at.next_sample, 0, taken_at));
         }
         self.streams[index].next_sample += covered;
+        self.streams[index].sealed = true;
         made
     }
 

@@ -299,7 +299,9 @@ impl World {
         if self.now >= self.plan.calm_at {
             return Ok(());
         }
-        if self.random.chance(10) {
+        // What a boot loses before its first block is known by that block: the birth that tells of its streams may be lost.
+        let has_place = board.has_sealed(stream) || self.now + board.period(stream) < self.plan.calm_at;
+        if self.random.chance(10) && has_place {
             let count = self.random.between(1, 500);
             let lost = board.overrun(stream, count);
             self.oracle.overrun(boot.0, stream, lost);
