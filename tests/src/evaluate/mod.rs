@@ -2,8 +2,12 @@
 
 mod bosch;
 mod cwru;
+mod femto;
+mod hurco;
 mod input;
 mod stats;
+mod uci;
+mod xep;
 
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -14,8 +18,14 @@ use std::path::Path;
 /// When a name is none of them, or a recording cannot be read.
 pub fn run(data: &Path, names: &[String]) -> Result<()> {
     type Evaluation = (&'static str, &'static str, fn(&Path) -> Result<()>);
-    const ALL: [Evaluation; 2] =
-        [("cwru", "cwru_bearing", cwru::evaluate), ("bosch", "bosch_cnc", bosch::evaluate)];
+    const ALL: [Evaluation; 6] = [
+        ("cwru", "cwru_bearing", cwru::evaluate),
+        ("bosch", "bosch_cnc", bosch::evaluate),
+        ("femto", "femto_pronostia", femto::evaluate),
+        ("hurco", "hurco_milling", hurco::evaluate),
+        ("uci", "uci_fan_mems", uci::evaluate),
+        ("xep", "xep_telemetry", xep::evaluate),
+    ];
     for name in names {
         if !ALL.iter().any(|(known, ..)| known == name) {
             bail!("unknown set {name:?}; there are {}", ALL.map(|(known, ..)| known).join(", "));

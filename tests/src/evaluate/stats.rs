@@ -94,6 +94,26 @@ impl fmt::Display for Auroc {
     }
 }
 
+/// Rank correlation: 1 when both rise together throughout. Ties share their mean rank.
+pub(super) fn spearman(a: &[f64], b: &[f64]) -> f64 {
+    let ranks = |values: &[f64]| {
+        let mut order: Vec<usize> = (0..values.len()).collect();
+        order.sort_by(|i, j| values[*i].total_cmp(&values[*j]));
+        let mut ranks = vec![0.0; values.len()];
+        for group in order.chunk_by(|i, j| values[*i] == values[*j]) {
+            let below = order.partition_point(|i| values[*i] < values[group[0]]);
+            for index in group {
+                ranks[*index] = below as f64 + (group.len() - 1) as f64 / 2.0;
+            }
+        }
+        ranks
+    };
+    let (a, b) = (ranks(a), ranks(b));
+    let middle = (a.len() as f64 - 1.0) / 2.0;
+    let sum = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - middle) * (y - middle)).sum::<f64>();
+    sum(&a, &b) / (sum(&a, &a) * sum(&b, &b)).sqrt()
+}
+
 /// xorshift64*, of a fixed seed.
 struct Random(u64);
 
@@ -163,6 +183,16 @@ mod tests {
         assert!((auroc.value() - 4.5 / 6.0).abs() < 1e-12);
         let perfect = Auroc { good: vec![1.0; 9], bad: vec![2.0; 5] };
         assert!(perfect.value() == 1.0 && perfect.interval()[0] < 0.6);
+    }
+
+    #[test]
+    fn ranks_that_agree_correlate_fully_and_ties_share_theirs() {
+        assert!((spearman(&[1.0, 2.0, 9.0], &[0.1, 0.2, 0.3]) - 1.0).abs() < 1e-12);
+        assert!((spearman(&[3.0, 2.0, 1.0], &[0.1, 0.2, 0.3]) + 1.0).abs() < 1e-12);
+        // Ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3.
+        assert!(
+            (spearman(&[1.0, 2.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 4.0]) - 4.5 / 22.5_f64.sqrt()).abs() < 1e-12
+        );
     }
 
     #[test]
