@@ -30,6 +30,27 @@ impl Share {
     }
 }
 
+/// 95 % interval of a share whose cases come in groups that stand or fall together, in percent: a bootstrap over groups.
+pub(super) fn grouped_percent<'a>(cases: impl IntoIterator<Item = (&'a str, bool)>) -> [f64; 2] {
+    let mut groups = std::collections::BTreeMap::<&str, Share>::new();
+    for (group, hit) in cases {
+        let share = groups.entry(group).or_insert(Share { hits: 0, all: 0 });
+        share.hits += usize::from(hit);
+        share.all += 1;
+    }
+    let groups: Vec<Share> = groups.into_values().collect();
+    let mut random = Random(0x5EED);
+    let mut values: Vec<f64> = (0..2_000)
+        .map(|_| {
+            let drawn = random.resample(&groups);
+            let (hits, all) = drawn.iter().fold((0, 0), |sum, share| (sum.0 + share.hits, sum.1 + share.all));
+            100.0 * hits as f64 / all.max(1) as f64
+        })
+        .collect();
+    values.sort_by(f64::total_cmp);
+    [values[50], values[1_949]]
+}
+
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.all == 0 {
@@ -118,7 +139,7 @@ pub(super) fn spearman(a: &[f64], b: &[f64]) -> f64 {
 struct Random(u64);
 
 impl Random {
-    fn resample(&mut self, values: &[f64]) -> Vec<f64> {
+    fn resample<T: Copy>(&mut self, values: &[T]) -> Vec<T> {
         let mut next = || {
             self.0 ^= self.0 >> 12;
             self.0 ^= self.0 << 25;
@@ -175,6 +196,20 @@ mod tests {
         // 81 of 263, from R. G. Newcombe, Statistics in Medicine 17 (1998), table I: 0.2553 to 0.3662.
         let [low, high] = Share { hits: 81, all: 263 }.wilson();
         assert!((low - 0.2553).abs() < 1e-4 && (high - 0.3662).abs() < 1e-4, "{low} {high}");
+    }
+
+    #[test]
+    fn groups_widen_an_interval() {
+        let cases = |group: fn(usize) -> String| -> Vec<(String, bool)> {
+            (0..80).map(|index| (group(index), index < 60)).collect()
+        };
+        let width = |cases: &[(String, bool)]| {
+            let [low, high] = grouped_percent(cases.iter().map(|(group, hit)| (group.as_str(), *hit)));
+            high - low
+        };
+        let alone = width(&cases(|index| index.to_string()));
+        let in_tens = width(&cases(|index| (index / 10).to_string()));
+        assert!((15.0..22.0).contains(&alone) && in_tens > 2.0 * alone, "{alone} {in_tens}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(super) fn evaluate(folder: &Path) -> Result<()> {
     }
     println!("XEP: {rows} messages of {} sensors, {state_rows} of machine states", sensors.len());
     println!("  no time or no values            {unreadable}: set aside with the reason");
-    println!("  states unknown (-1)             {unknown_states} rows: no state is joined");
+    println!("  a machine's state unknown (-1)  {unknown_states} rows: nothing is joined for that machine");
     println!("  sensor      messages  late  again  number again  gaps   lost  longest   clock wrong");
     let mut joined = Vec::new();
     for (name, messages) in &mut sensors {
