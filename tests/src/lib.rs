@@ -10,6 +10,7 @@ pub mod agent;
 pub mod bench;
 pub mod crash;
 pub mod disk;
+pub mod evaluate;
 pub mod flood;
 #[allow(clippy::panic, reason = "a fuzz target says by a panic what it found")]
 pub mod fuzz;

@@ -10,6 +10,11 @@
 //!   normal running, or somebody has been told.
 //! - Memory per sensor is bounded: `history_windows` × axes × 4 values of 4 bytes, twice (ring and sorted).
 
+pub mod comb;
+pub mod explain;
+pub mod health;
+pub mod mask;
+
 use crate::config;
 use crate::outputs::BaselineRow;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! Recordings: a folder with a `manifest.csv` and raw sample files.
 //!
 //! `*.bin.zst` is zstd of little-endian samples, interleaved by channel, no header (`*.bin`: the same, not compressed). The
-//! manifest has one row per file; of its columns `file`, `dataset`, `machine`, `process`, `label`, `fs_hz`, `axes`, `dtype`, `scale`,
-//! `offset` and `unit` are read, in any order; `physical = raw * scale + offset` per channel, channels separated by `|`, or one
+//! manifest has one row per file; of its columns `file`, `dataset`, `machine`, `process`, `condition`, `label`, `rpm`, `fs_hz`, `axes`,
+//! `dtype`, `scale`, `offset` and `unit` are read, in any order; `physical = raw * scale + offset` per channel, channels separated by `|`, or one
 //! number for all. `replay` and `simulate` read them here.
 
 use crate::record::SensorKey;
@@ -148,8 +148,12 @@ pub struct Recording {
     pub machine: String,
     /// Process; empty if not given.
     pub process: String,
+    /// Under what conditions; empty if not given.
+    pub condition: String,
     /// Label; empty if not given.
     pub label: String,
+    /// Speed of the shaft, as text, since some change it as they go; empty if not given.
+    pub rpm: String,
     /// Sample rate.
     pub rate_hz: f64,
     /// Names of the channels.
@@ -269,7 +273,9 @@ impl Row<'_> {
             dataset: self.get("dataset").to_owned(),
             machine: self.get("machine").to_owned(),
             process: self.get("process").to_owned(),
+            condition: self.get("condition").to_owned(),
             label: self.get("label").to_owned(),
+            rpm: self.get("rpm").to_owned(),
             rate_hz,
             axes,
             dtype,

@@ -13,7 +13,7 @@ use core::f64::consts::PI;
 use core::ops::{Add, Div, Mul, Neg, Rem, Sub};
 use rustfft::algorithm::Radix4;
 use rustfft::algorithm::butterflies::{Butterfly8, Butterfly12, Butterfly16, Butterfly24, Butterfly32};
-use rustfft::num_complex::Complex;
+pub use rustfft::num_complex::Complex;
 use rustfft::num_traits::{FromPrimitive, Num, One, Signed, Zero};
 use rustfft::{Fft, FftDirection};
 use std::sync::Arc;
