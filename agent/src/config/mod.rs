@@ -6,6 +6,7 @@ mod check;
 mod error;
 mod forward;
 mod load;
+mod measures;
 mod rooms;
 pub mod schema;
 mod source;
@@ -15,6 +16,7 @@ pub use api::Api;
 pub use error::{ConfigErrors, Problem};
 pub use forward::{Compression, FilesFormat, FilesForward, Forward, KafkaForward, LaneName};
 pub use load::{load, parse};
+pub use measures::{Band, Quantity, Spectrum};
 pub use rooms::{
     Anomaly, Journal, LimitRule, Log, LogFormat, Outputs, Pipeline, Session, Severity, Synchronous,
 };

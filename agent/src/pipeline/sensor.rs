@@ -1,6 +1,7 @@
 //! One sensor: from blocks to closed windows and rollups.
 
 use super::emit::Emit;
+use super::meters::Meters;
 use super::quality::{Repeats, flag};
 use super::rate::{RATE_OFF_MAX, Rate, RateEstimator, RateSource};
 use super::settings::{Cut, Settings};
@@ -169,6 +170,9 @@ pub(crate) struct Stream {
     window_open: bool,
     rollup: Rollup,
     rollup_open: bool,
+    /// Saved apart, see `state`.
+    #[serde(skip)]
+    pub(crate) meters: Meters,
 }
 
 /// Buffers shared by all sensors of a pipeline.
@@ -196,6 +200,7 @@ impl Stream {
             window_open: false,
             rollup: Rollup::new(0, 0, axes),
             rollup_open: false,
+            meters: Meters::new(axes),
         }
     }
 
@@ -214,6 +219,7 @@ impl Stream {
             && self.shape.rate_nominal_hz.is_finite()
             && self.shape.rate_nominal_hz > 0.0
             && self.repeats.len() == axes
+            && self.meters.is_sound(axes)
             && self.window.moments.len() == axes
             && self.window.saturated.len() == axes
             && self.window.velocity.len() == groups
@@ -235,6 +241,11 @@ impl Stream {
     /// The velocity band and the rate that the filters are designed for.
     pub(crate) fn design(&self) -> Option<Design> {
         self.design
+    }
+
+    /// Samples of a segment of its spectra; 0 where there are none.
+    pub(crate) fn segment_len(&self) -> usize {
+        0
     }
 
     /// Takes a block's samples, closing every window and rollup that they complete.
@@ -351,6 +362,7 @@ impl Stream {
             let index = sample / cut.window_len;
             let start_ns = self.time_of(index * cut.window_len, rate_hz);
             self.window.reuse(index, start_ns);
+            self.meters.reuse();
             self.window_open = true;
             if self.filters.as_ref().is_some_and(|f| (rate_hz / f.rate_hz - 1.0).abs() > REDESIGN_MIN) {
                 self.filters = None;
@@ -364,6 +376,8 @@ impl Stream {
         }
         if self.filters.is_none() {
             let filters = Filters::start(sample, rate_hz, cut, settings, scratch, at, self.shape.axes);
+            let first = |group: usize| scratch.frames[group].get(at).copied().unwrap_or_default();
+            self.meters.start(sample, rate_hz, settings, first);
             self.design = Some((filters.velocity.first().map(Velocity::band_hz), rate_hz));
             self.filters = Some(filters);
         }
@@ -426,9 +440,11 @@ impl Stream {
             }
         }
         self.window.settled += (len - unsettled) as u64;
+        let [first, second] = &scratch.frames;
+        let groups = [&first[range.clone()], second.get(range.clone()).unwrap_or_default()];
+        self.meters.take(groups, sample, unsettled);
         let downsampled = &mut self.rollup.downsampled;
         let since = filters.since;
-        let [first, second] = &scratch.frames;
         let time_of = |centre: u64| {
             let ahead = centre.cast_signed().wrapping_sub(known.cast_signed());
             known_ns.saturating_add(libm::round(ahead as f64 * 1e9 / rate_hz) as i64)
@@ -471,6 +487,9 @@ impl Stream {
         }
         self.window.start_ns = end_ns.saturating_sub(length_ns);
         self.window.late = std::mem::take(&mut self.late);
+        if self.meters.has_shifted(&self.window.moments, emit.settings.pipeline.bias_shift_max) {
+            self.window.flags |= flag::BIAS_SHIFT;
+        }
         emit.window(self, &self.window, cut, rate, end_ns);
         self.emitted_to = end;
         self.window_open = false;

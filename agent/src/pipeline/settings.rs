@@ -1,6 +1,5 @@
 //! The configuration as the pipeline uses it, with the versions that results carry.
 
-use super::json;
 use crate::alert::Rule;
 use crate::config::Config;
 use std::time::Duration;
@@ -10,6 +9,9 @@ const WINDOW_LEN_MIN: u64 = 16;
 
 /// Prime factors of the downsampling factor: what the decimator's stages can do.
 const FACTOR_PRIMES: [u64; 4] = [2, 3, 5, 7];
+
+/// A corner above this share of the rate leaves too little above it for a value.
+const HIGH_FREQUENCY_MAX: f64 = 0.4;
 
 /// Largest downsampling factor.
 const FACTOR_MAX: u64 = 256;
@@ -35,14 +37,29 @@ impl Settings {
         let rules = serde_json::to_string(&config.rules).unwrap_or_default();
         let mappings = serde_json::to_string(&config.source.json).unwrap_or_default();
         let signal_version = fnv1a(&[&pipeline]);
+        // What the baseline does not look at may change without its forgetting what it knows.
+        let defaults = crate::config::Pipeline::default();
+        let baseline = crate::config::Pipeline {
+            displacement_band_hz: defaults.displacement_band_hz,
+            high_frequency_hz: defaults.high_frequency_hz,
+            bands: defaults.bands,
+            spectrum: defaults.spectrum,
+            ..config.pipeline.clone()
+        };
+        let baseline = serde_json::to_string(&baseline).unwrap_or_default();
         Self {
             pipeline: config.pipeline.clone(),
             anomaly: config.anomaly.clone(),
-            rules: config.rules.iter().filter_map(Rule::new).collect(),
+            rules: config.rules.iter().filter_map(|rule| Rule::new(rule, &config.pipeline.bands)).collect(),
             version: format!("{:016x}", fnv1a(&[&pipeline, &anomaly, &rules, &mappings])),
             signal_version,
-            baseline_version: fnv1a(&[&pipeline, &anomaly]),
+            baseline_version: fnv1a(&[&baseline, &anomaly]),
         }
+    }
+
+    /// Whether high-frequency acceleration can be measured at a rate.
+    pub(crate) fn has_high_frequency(&self, rate_hz: f64) -> bool {
+        self.pipeline.high_frequency_hz <= HIGH_FREQUENCY_MAX * rate_hz
     }
 
     /// How a stream of this shape is cut.
@@ -89,35 +106,6 @@ fn fnv1a(parts: &[&str]) -> u64 {
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
     })
-}
-
-/// The static part of features records: what each value is.
-pub(crate) fn describe_measures(window_s: f64, velocity_band_hz: Option<(f64, f64)>, rate_hz: f64) -> String {
-    use std::fmt::Write;
-    let mut out = String::from("{");
-    for (i, feature) in super::FEATURES.iter().enumerate() {
-        let separator = if i == 0 { "" } else { "," };
-        let _ = write!(out, "{separator}\"{}\":{{\"unit\":\"{}\",\"band_hz\":", feature.name, feature.unit);
-        out.push_str(&band_of(feature.name, velocity_band_hz, rate_hz));
-        let _ = write!(out, ",\"detector\":\"{}\",\"window_s\":", feature.detector);
-        json::number_or_null(&mut out, Some(window_s as f32));
-        out.push_str(",\"averaging\":\"none\"}");
-    }
-    out.push('}');
-    out
-}
-
-/// The band that a feature covers, as a JSON array, or `null` where it has none.
-pub(crate) fn band_of(feature: &str, velocity_band_hz: Option<(f64, f64)>, rate_hz: f64) -> String {
-    let band = match feature {
-        "velocity_rms" => velocity_band_hz,
-        "mean" | "anomaly_score" => None,
-        _ => Some((0.0, rate_hz / 2.0)),
-    };
-    match band {
-        Some((low, high)) => format!("[{low},{high}]"),
-        None => "null".into(),
-    }
 }
 
 #[cfg(test)]
