@@ -3,7 +3,7 @@
 use super::feature::{AxisValues, Making, NO_VALUES, SCORE, band_of, band_text, describe_measures};
 use super::quality::{flag, write_flags};
 use super::rate::Rate;
-use super::sensor::{Source, Stream};
+use super::sensor::{Shape, Source, Stream};
 use super::settings::{Cut, Settings};
 use super::window::Window;
 use super::{FEATURES, PipelineStats, json};
@@ -62,7 +62,15 @@ pub(crate) struct Emit<'a> {
 }
 
 impl Emit<'_> {
-    pub(crate) fn window(&mut self, stream: &Stream, window: &Window, cut: Cut, rate: Rate, end_ns: i64) {
+    /// Puts out a window; gives its quality flags.
+    pub(crate) fn window(
+        &mut self,
+        stream: &Stream,
+        window: &Window,
+        cut: Cut,
+        rate: Rate,
+        end_ns: i64,
+    ) -> u16 {
         let samples = window.samples();
         let coverage = samples as f64 / cut.window_len as f64;
         let mut flags = window.flags;
@@ -76,13 +84,16 @@ impl Emit<'_> {
             (window.settled < samples, flag::SETTLING),
         ];
         flags |= set.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit);
-        let making = Making { design: (band, filter_hz), by_node: false, segment_len: stream.segment_len() };
+        let Shape { axes, rate_nominal_hz, .. } = stream.shape;
+        let segment_len = self.settings.segment_len(cut.window_len, rate_nominal_hz, axes);
+        let making = Making { design: (band, filter_hz), by_node: false, segment_len };
         let values = self.features(stream, window, coverage, cut, making, rate);
         let span = Span { start_ns: window.start_ns, end_ns };
         let (index, len) = (window.index, cut.window_len);
         let head = Head { stream, index, first_sample: index * len, len, rate, filter_hz, span };
         let view = View { head, window, flags, coverage, gap_before, state: AnomalyState::Off, making };
         self.put_out(view, values);
+        flags
     }
 
     /// Puts out a window of features that its node computed, as one of the gateway's own.
@@ -170,6 +181,7 @@ impl Emit<'_> {
         let rate_factor = filter_hz / rate.hz;
         let enough = |settled: u64| settled > 0 && settled as f64 / cut.window_len as f64 >= least;
         let meters = &stream.meters;
+        let bands = self.settings.pipeline.bands.len();
         let values = window.moments.iter().enumerate().map(|(axis, m)| {
             let energy = band.filter(|_| enough(window.settled)).map(|_| Energy {
                 sum: window.velocity[axis / LANES][axis % LANES],
@@ -195,6 +207,11 @@ impl Emit<'_> {
             ];
             let mut all = NO_VALUES;
             for (slot, value) in all.iter_mut().zip(known) {
+                *slot = value.map(|v| v as f32).filter(|v| v.is_finite());
+            }
+            for (band, slot) in all[FEATURES.len()..].iter_mut().enumerate().take(bands) {
+                let covers = band_of(self.settings, FEATURES.len() + band, making).is_some();
+                let value = stream.spectral.band_rms(band, axis).filter(|_| covers);
                 *slot = value.map(|v| v as f32).filter(|v| v.is_finite());
             }
             all

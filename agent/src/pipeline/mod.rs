@@ -9,6 +9,8 @@
 //! |---|---|---|
 //! | sensors | [`SENSORS_MAX`] | records of further ones are counted and left out |
 //! | downsampled samples in a rollup | 4096 per axis | the rollup goes without them |
+//! | lines of a spectrum | 20,480 over all axes | its resolution is coarser than asked for |
+//! | bands | [`BANDS_MAX`] | the configuration is refused |
 //! | records since a sensor's last save | [`SAVE_LAG_RECORDS`] | it is saved even without an output |
 
 mod emit;
@@ -21,6 +23,8 @@ mod rollup;
 mod runner;
 mod sensor;
 mod settings;
+mod spectral;
+mod spectrum;
 mod state;
 mod window;
 
@@ -78,6 +82,8 @@ pub struct PipelineStats {
     pub windows: u64,
     /// Rollups made.
     pub rollups: u64,
+    /// Spectra made.
+    pub spectra: u64,
     /// Alerts raised, cleared or withdrawn.
     pub alert_changes: u64,
     /// Samples that came after their place had passed.

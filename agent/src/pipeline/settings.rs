@@ -2,6 +2,7 @@
 
 use crate::alert::Rule;
 use crate::config::Config;
+use spindle_common::dsp::fft::{is_len, next_len};
 use std::time::Duration;
 
 /// Fewest samples of a window.
@@ -12,6 +13,9 @@ const FACTOR_PRIMES: [u64; 4] = [2, 3, 5, 7];
 
 /// A corner above this share of the rate leaves too little above it for a value.
 const HIGH_FREQUENCY_MAX: f64 = 0.4;
+
+/// Most lines of a spectrum, over all axes: with the largest of each they make a record of about half a megabyte.
+const LINES_MAX: usize = 20_480;
 
 /// Largest downsampling factor.
 const FACTOR_MAX: u64 = 256;
@@ -62,6 +66,16 @@ impl Settings {
         self.pipeline.high_frequency_hz <= HIGH_FREQUENCY_MAX * rate_hz
     }
 
+    /// Samples of a segment of a spectrum, for a window of so many samples.
+    pub(crate) fn segment_len(&self, window_len: u64, rate_nominal_hz: f64, axes: usize) -> usize {
+        let of_record = 2 * (LINES_MAX / axes.max(1) - 1);
+        let most = usize::try_from(window_len).unwrap_or(usize::MAX).min(of_record);
+        let wanted = libm::ceil(rate_nominal_hz / self.pipeline.spectrum.resolution_hz) as usize;
+        let power = 1 << most.max(1).ilog2();
+        let longest = if is_len(power / 2 * 3) && power / 2 * 3 <= most { power / 2 * 3 } else { power };
+        next_len(wanted.min(most)).map_or(longest, |len| len.min(longest))
+    }
+
     /// How a stream of this shape is cut.
     pub(crate) fn cut(&self, rate_nominal_hz: f64) -> Cut {
         let samples = |length: Duration| {
@@ -101,7 +115,7 @@ fn downsampling_factor(rate_hz: f64, target_hz: f64) -> u32 {
 }
 
 /// FNV-1a, 64 bits, with a separator after each part. Names versions; guards nothing.
-fn fnv1a(parts: &[&str]) -> u64 {
+pub(crate) fn fnv1a(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
@@ -130,6 +144,27 @@ mod tests {
         let settings = Settings::new(&crate::pipeline::tests::config());
         assert_eq!(settings.cut(26_667.0), Cut { window_len: 26_667, rollup_len: 26_667, factor: 256 });
         assert_eq!(settings.cut(0.5).window_len, WINDOW_LEN_MIN);
+    }
+
+    #[test]
+    fn a_segment_has_the_resolution_that_window_and_record_leave_room_for() {
+        let mut config = crate::pipeline::tests::config();
+        let len = |config: &Config, window_len, rate_hz, axes| {
+            Settings::new(config).segment_len(window_len, rate_hz, axes)
+        };
+        assert_eq!(len(&config, 26_667, 26_667.0, 3), 8192);
+        assert_eq!(len(&config, 2667, 26_667.0, 3), 2048);
+        assert_eq!(len(&config, 16, 2.0, 1), 16);
+        config.pipeline.spectrum.resolution_hz = 0.1;
+        assert_eq!(len(&config, 26_667, 26_667.0, 1), 24_576);
+        assert_eq!(len(&config, 26_667, 26_667.0, 3), 12_288);
+        for axes in 1..=8 {
+            for window_len in 16..3000 {
+                let len = len(&config, window_len, 26_667.0, axes);
+                assert!(is_len(len) && len as u64 <= window_len, "{len} of {window_len}");
+            }
+            assert!((len(&config, u64::MAX, 1e6, axes) / 2 + 1) * axes <= LINES_MAX);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::emit::{Condition, Judge, Orphan};
 use super::meters::Meters;
 use super::sensor::Stream;
 use super::settings::Settings;
+use super::spectral::Spectral;
 use crate::alert::{Phase, Rule};
 use crate::config::LimitRule;
 use crate::detect::{Baseline, BaselineHead};
@@ -71,8 +72,8 @@ pub(super) fn save(sensor: &mut Sensor, settings: &Settings) -> SensorSave {
     };
     // A Vec takes any length, and no type here refuses to be written.
     let state = postcard::to_extend(&saved, vec![STATE_VERSION]).unwrap_or_default();
-    let meters = saved.stream.as_ref().map(|stream| &stream.meters);
-    let state = postcard::to_extend(&meters, state).unwrap_or_default();
+    let more = saved.stream.as_ref().map(|stream| (&stream.meters, &stream.spectral));
+    let state = postcard::to_extend(&more, state).unwrap_or_default();
     sensor.stream = saved.stream;
     let (baseline, baseline_len) = match &mut judge.baseline {
         Some(baseline) => (baseline.take_changed(), baseline.rows()),
@@ -130,9 +131,9 @@ fn read(version: u8, body: &[u8]) -> postcard::Result<Saved> {
         saved.stream = None;
         return Ok(saved);
     }
-    let (meters, _) = postcard::take_from_bytes::<Option<Meters>>(rest)?;
-    if let (Some(stream), Some(meters)) = (&mut saved.stream, meters) {
-        stream.meters = meters;
+    let more = postcard::from_bytes::<Option<(Meters, Spectral)>>(rest)?;
+    if let (Some(stream), Some((meters, spectral))) = (&mut saved.stream, more) {
+        (stream.meters, stream.spectral) = (meters, spectral);
     }
     Ok(saved)
 }

@@ -14,6 +14,9 @@ fn config() -> Config {
     config.pipeline.window = Duration::from_millis(100);
     config.pipeline.rollup = Duration::from_millis(250);
     config.pipeline.velocity_band_hz = [40.0, 400.0];
+    config.pipeline.spectrum.every = Duration::from_secs(1);
+    config.pipeline.spectrum.average = Duration::from_secs(1);
+    config.pipeline.spectrum.resolution_hz = 20.0;
     config.anomaly.history_windows = 10;
     config.anomaly.learning_windows = 4;
     config.rules = vec![LimitRule {

@@ -8,6 +8,7 @@ mod quality;
 mod runner;
 mod schema;
 mod signals;
+mod spectra;
 mod steps;
 
 use super::*;

@@ -14,6 +14,8 @@ fn every_record_of_a_rough_day_is_valid() {
     let mut config = config();
     config.anomaly.learning_windows = 2;
     config.pipeline.high_frequency_hz = 1000.0;
+    config.pipeline.spectrum.every = Duration::from_secs(1);
+    config.pipeline.spectrum.average = Duration::from_secs(1);
     config.rules = FEATURES
         .map(|feature| LimitRule {
             name: feature.name.into(),
@@ -48,6 +50,7 @@ fn every_record_of_a_rough_day_is_valid() {
     for (kind, name) in [
         (OutputKind::Features, "features.json"),
         (OutputKind::Rollup, "rollup.json"),
+        (OutputKind::Spectrum, "spectrum.json"),
         (OutputKind::Alert, "alert.json"),
     ] {
         let validator = jsonschema::validator_for(&schema(name)).expect("a valid schema");
