@@ -27,6 +27,8 @@ pub use source::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spindle_common::hardware::Machine;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The configuration that `spindle init` writes: commented, and it works as it is.
@@ -68,6 +70,10 @@ pub struct Config {
     /// Logging.
     #[serde(default)]
     pub log: Log,
+    /// The machines of `gateway.hardware_configs`, by name: read with the configuration, since results depend on them.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub machines: BTreeMap<String, Machine>,
 }
 
 /// Who this gateway is.

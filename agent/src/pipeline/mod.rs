@@ -16,6 +16,7 @@
 mod emit;
 mod feature;
 pub(crate) mod json;
+mod lines;
 mod meters;
 mod quality;
 mod rate;

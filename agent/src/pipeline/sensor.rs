@@ -283,7 +283,7 @@ impl Stream {
             let rollup_end = (self.rollup.index + 1) * cut.rollup_len;
             let stop = end.min(window_end).min(rollup_end);
             let until = at + (stop - sample) as usize;
-            self.absorb(input, at..until, sample, scratch, cut, emit.settings);
+            self.absorb(input, at..until, sample, scratch, cut, emit);
             self.window.flags |= flags;
             self.rollup.flags |= flags;
             self.window.non_finite += std::mem::take(&mut non_finite);
@@ -376,7 +376,8 @@ impl Stream {
             self.put_out_spectrum(older, cut, emit);
             let Shape { axes, rate_nominal_hz, .. } = self.shape;
             let segment_len = settings.segment_len(cut.window_len, rate_nominal_hz, axes);
-            self.spectral.open(index, place, segment_len, axes, settings);
+            let lens = [cut.window_len, segment_len as u64];
+            self.spectral.open(index, place, lens, axes, settings, settings.machine(emit.key));
             self.spectral.restart(sample);
             let start_ns = self.time_of(index * cut.window_len, rate_hz);
             self.window.reuse(index, start_ns);
@@ -409,7 +410,7 @@ impl Stream {
         sample: u64,
         scratch: &mut Scratch,
         cut: Cut,
-        settings: &Settings,
+        emit: &Emit<'_>,
     ) {
         let rate_hz = self.rate.best().hz;
         let stuck_len = ((STUCK_S * rate_hz) as u64).max(STUCK_LEN_MIN);
@@ -433,7 +434,7 @@ impl Stream {
             self.window.moments[axis].merge(&moments);
             self.rollup.moments[axis].merge(&moments);
         }
-        self.filter(range, sample, scratch, cut, rate_hz, settings);
+        self.filter(range, sample, scratch, cut, rate_hz, emit);
     }
 
     fn filter(
@@ -443,7 +444,7 @@ impl Stream {
         scratch: &mut Scratch,
         cut: Cut,
         rate_hz: f64,
-        settings: &Settings,
+        emit: &Emit<'_>,
     ) {
         let (known, known_ns) = self.anchor;
         let axes = self.shape.axes;
@@ -464,7 +465,9 @@ impl Stream {
         let [first, second] = &scratch.frames;
         let groups = [&first[range.clone()], second.get(range.clone()).unwrap_or_default()];
         self.meters.take(groups, sample, unsettled);
-        self.spectral.take(groups, filters.rate_hz, settings, &mut scratch.plans);
+        let rates = [filters.rate_hz, self.shape.rate_nominal_hz];
+        let machine = emit.settings.machine(emit.key);
+        self.spectral.take(groups, rates, emit.settings, machine, &mut scratch.plans);
         let downsampled = &mut self.rollup.downsampled;
         let since = filters.since;
         let time_of = |centre: u64| {

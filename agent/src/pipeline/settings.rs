@@ -1,8 +1,11 @@
 //! The configuration as the pipeline uses it, with the versions that results carry.
 
+use super::lines::MachineLines;
 use crate::alert::Rule;
 use crate::config::Config;
+use crate::record::SensorKey;
 use spindle_common::dsp::fft::{is_len, next_len};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Fewest samples of a window.
@@ -26,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) pipeline: crate::config::Pipeline,
     pub(crate) anomaly: crate::config::Anomaly,
     pub(crate) rules: Vec<Rule>,
+    /// By name.
+    machines: BTreeMap<String, MachineLines>,
     /// Version of everything that results depend on: in records and ids.
     pub(crate) version: String,
     /// Version of what the filters', windows' and rollups' state depends on.
@@ -40,7 +45,15 @@ impl Settings {
         let anomaly = serde_json::to_string(&config.anomaly).unwrap_or_default();
         let rules = serde_json::to_string(&config.rules).unwrap_or_default();
         let mappings = serde_json::to_string(&config.source.json).unwrap_or_default();
-        let signal_version = fnv1a(&[&pipeline]);
+        let machines: BTreeMap<String, MachineLines> = config
+            .machines
+            .iter()
+            .filter(|_| config.pipeline.spectrum.enabled)
+            .filter_map(|(name, machine)| Some((name.clone(), MachineLines::new(machine)?)))
+            .collect();
+        // What of the machines' files goes into results; nothing where there are none.
+        let facts = if machines.is_empty() { String::new() } else { format!("{machines:?}") };
+        let signal_version = fnv1a(&[&pipeline, &facts]);
         // What the baseline does not look at may change without its forgetting what it knows.
         let defaults = crate::config::Pipeline::default();
         let baseline = crate::config::Pipeline {
@@ -55,7 +68,8 @@ impl Settings {
             pipeline: config.pipeline.clone(),
             anomaly: config.anomaly.clone(),
             rules: config.rules.iter().filter_map(|rule| Rule::new(rule, &config.pipeline.bands)).collect(),
-            version: format!("{:016x}", fnv1a(&[&pipeline, &anomaly, &rules, &mappings])),
+            version: format!("{:016x}", fnv1a(&[&pipeline, &anomaly, &rules, &mappings, &facts])),
+            machines,
             signal_version,
             baseline_version: fnv1a(&[&baseline, &anomaly]),
         }
@@ -64,6 +78,11 @@ impl Settings {
     /// Whether high-frequency acceleration can be measured at a rate.
     pub(crate) fn has_high_frequency(&self, rate_hz: f64) -> bool {
         self.pipeline.high_frequency_hz <= HIGH_FREQUENCY_MAX * rate_hz
+    }
+
+    /// The lines of a sensor's machine, where there are any and something is known of its speed.
+    pub(crate) fn machine(&self, key: &SensorKey) -> Option<&MachineLines> {
+        self.machines.get(&*key.machine)
     }
 
     /// Samples of a segment of a spectrum, for a window of so many samples.

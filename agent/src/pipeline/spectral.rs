@@ -3,21 +3,63 @@
 //! Segments begin anew with each window and after each gap, so that between two windows nothing is held but sums. A sweep holds its
 //! averages over the last windows of each cycle only, and no memory in between. Cycles of different sensors are staggered by their keys.
 
-use super::settings::Settings;
+use super::lines::{Envelopes, MachineLines};
+use super::settings::{Settings, fnv1a};
 use crate::record::SensorKey;
 use serde::{Deserialize, Serialize};
 use spindle_common::dsp::{
-    Analyser, Average, Averaging, BandSum, Bin, Frame, Grid, LANES, Scaling, Segmenter, Window,
+    Analyser, Average, Averaging, BandSum, Bin, Envelope, Frame, Grid, Kurtogram, LANES, Scaling, Segmenter,
+    Window,
 };
+
+/// Bands of a kurtogram's finest level.
+const KURTOGRAM_BANDS: usize = 8;
+
+/// Most envelope plans kept, 200 bytes a sample of their segments each; a kurtogram of [`KURTOGRAM_BANDS`] has 24 bands.
+const ENVELOPES_MAX: usize = 24;
 
 /// Buffers and plans for segments, shared by all sensors of a pipeline: one for each length, of which there are a few dozen.
 #[derive(Debug, Default)]
 pub(crate) struct Plans {
     analysers: Vec<Analyser>,
     density: Vec<Bin>,
+    kurtograms: Vec<Kurtogram>,
+    /// The one used longest ago first.
+    envelopes: Vec<(usize, [f64; 3], Envelope)>,
 }
 
 impl Plans {
+    pub(crate) fn kurtogram(&mut self, len: usize) -> Option<&mut Kurtogram> {
+        let known = self.kurtograms.iter().position(|kurtogram| kurtogram.len() == len);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                self.kurtograms.push(Kurtogram::new(len, KURTOGRAM_BANDS).ok()?);
+                self.kurtograms.len() - 1
+            }
+        };
+        self.kurtograms.get_mut(index)
+    }
+
+    /// Nothing where the band does not fit the rate.
+    pub(crate) fn envelope(
+        &mut self,
+        len: usize,
+        [low_hz, high_hz]: [f64; 2],
+        rate_hz: f64,
+    ) -> Option<&mut Envelope> {
+        let key = (len, [low_hz, high_hz, rate_hz]);
+        let plan = match self.envelopes.iter().position(|(len, edges, _)| (*len, *edges) == key) {
+            Some(index) => self.envelopes.remove(index).2,
+            None => Envelope::new(len, low_hz, high_hz, rate_hz).ok()?,
+        };
+        if self.envelopes.len() == ENVELOPES_MAX {
+            self.envelopes.remove(0);
+        }
+        self.envelopes.push((key.0, key.1, plan));
+        self.envelopes.last_mut().map(|(_, _, plan)| plan)
+    }
+
     fn analyser(&mut self, len: usize) -> Option<(&mut Analyser, &mut Vec<Bin>)> {
         let known = self.analysers.iter().position(|analyser| analyser.len() == len);
         let index = match known {
@@ -56,6 +98,8 @@ pub(crate) struct Sweep {
     pub(crate) averages: Vec<Average>,
     /// As many, or none.
     pub(crate) peaks: Vec<Average>,
+    /// For bearings.
+    pub(crate) envelopes: Option<Envelopes>,
 }
 
 /// Where a window lies among the cycles.
@@ -81,11 +125,13 @@ impl Spectral {
         &mut self,
         index: u64,
         place: Place,
-        segment_len: usize,
+        [window_len, segment_len]: [u64; 2],
         axes: usize,
         settings: &Settings,
+        machine: Option<&MachineLines>,
     ) {
         let groups = axes.div_ceil(LANES);
+        let segment_len = segment_len as usize;
         let bands = settings.pipeline.bands.len();
         self.segments = 0;
         self.bands.resize(bands * groups, [0.0; LANES]);
@@ -98,8 +144,12 @@ impl Spectral {
             self.segmenters = vec![Segmenter::new(segment_len, segment_len / 2); groups];
         }
         if place.is_swept && self.sweep.is_none() {
+            let windows = settings.sweep_windows().1;
+            let segments = windows.saturating_mul((window_len / segment_len as u64 * 2).saturating_sub(1));
             let of = |averaging| vec![Average::new(averaging, segment_len / 2 + 1); groups];
             let peak_hold = settings.pipeline.spectrum.peak_hold;
+            let wants_envelope = machine.is_some_and(MachineLines::has_bearings);
+            let band_hz = settings.pipeline.spectrum.envelope_band_hz;
             self.sweep = Some(Box::new(Sweep {
                 cycle: place.cycle,
                 first_window: index,
@@ -108,6 +158,7 @@ impl Spectral {
                 flags: 0,
                 averages: of(Averaging::Linear),
                 peaks: if peak_hold { of(Averaging::PeakHold) } else { Vec::new() },
+                envelopes: wants_envelope.then(|| Envelopes::new(band_hz, segments)),
             }));
         }
     }
@@ -117,12 +168,13 @@ impl Spectral {
         self.segmenters.iter_mut().for_each(|segmenter| segmenter.restart(sample));
     }
 
-    /// Takes frames of each group at the sample rate that filters are designed for.
+    /// Takes frames of each group at the sample rate that filters are designed for, and the nominal one.
     pub(crate) fn take(
         &mut self,
         frames: [&[Frame]; 2],
-        rate_hz: f64,
+        [rate_hz, rate_nominal_hz]: [f64; 2],
         settings: &Settings,
+        machine: Option<&MachineLines>,
         plans: &mut Plans,
     ) {
         let Self { segmenters, bands, segments, sweep } = self;
@@ -130,6 +182,11 @@ impl Spectral {
         for (group, (segmenter, frames)) in segmenters.iter_mut().zip(frames).enumerate() {
             let len = segmenter.segment_len();
             segmenter.push(frames, |_, segment| {
+                if let (Some(sweep), Some(machine)) = (&mut *sweep, machine)
+                    && let Some(envelopes) = &mut sweep.envelopes
+                {
+                    envelopes.add(segment, [group, groups], rate_nominal_hz, machine, plans);
+                }
                 let Some((analyser, density)) = plans.analyser(len) else { return };
                 let scale = analyser.scale(Scaling::Density, rate_hz);
                 let squares = analyser.squares(segment);
@@ -186,6 +243,7 @@ impl Sweep {
     fn is_sound(&self, groups: usize) -> bool {
         self.averages.len() == groups
             && self.last_window >= self.first_window
+            && self.envelopes.as_ref().is_none_or(|envelopes| envelopes.is_sound(groups))
             && (self.peaks.is_empty() || self.peaks.len() == groups)
             && self.averages.iter().chain(&self.peaks).all(|average| average.bins() == self.bins())
     }
@@ -206,20 +264,24 @@ impl Sweep {
 }
 
 impl Settings {
-    /// Where window `index` of a sensor lies.
-    pub(crate) fn place(&self, key: &SensorKey, index: u64) -> Place {
+    /// Windows of a cycle, and those of them that a spectrum is averaged over.
+    fn sweep_windows(&self) -> (u64, u64) {
         let spectrum = &self.pipeline.spectrum;
-        if !spectrum.enabled {
-            return Place { cycle: 0, is_swept: false, is_last: false };
-        }
         let windows = |length: std::time::Duration| {
             let windows = libm::round(length.as_secs_f64() / self.pipeline.window.as_secs_f64());
             (windows as u64).max(1)
         };
         let every = windows(spectrum.every);
-        let average = windows(spectrum.average).min(every);
-        let ahead = super::settings::fnv1a(&[&*key.site, &*key.machine, &*key.sensor]) % every;
-        let at = index.saturating_add(ahead);
+        (every, windows(spectrum.average).min(every))
+    }
+
+    /// Where window `index` of a sensor lies.
+    pub(crate) fn place(&self, key: &SensorKey, index: u64) -> Place {
+        if !self.pipeline.spectrum.enabled {
+            return Place { cycle: 0, is_swept: false, is_last: false };
+        }
+        let (every, average) = self.sweep_windows();
+        let at = index.saturating_add(fnv1a(&[&key.site, &key.machine, &key.sensor]) % every);
         Place { cycle: at / every, is_swept: at % every >= every - average, is_last: at % every == every - 1 }
     }
 }

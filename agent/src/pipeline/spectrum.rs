@@ -2,6 +2,7 @@
 
 use super::emit::{Emit, Head};
 use super::json;
+use super::lines::{self, Spectra};
 use super::quality::{flag, write_flags};
 use super::rate::Rate;
 use super::sensor::Stream;
@@ -62,7 +63,23 @@ impl Emit<'_> {
             }
             out.push('}');
         }
-        let _ = write!(out, "],\"lines\":null,\"config\":\"{}\"}}", self.settings.version);
+        out.push_str("],\"lines\":");
+        match self.settings.machine(self.key) {
+            Some(machine) => lines::write(
+                &mut out,
+                &Spectra {
+                    machine,
+                    averages: &sweep.averages,
+                    envelopes: sweep.envelopes.as_ref(),
+                    grid,
+                    rate_nominal_hz: stream.shape.rate_nominal_hz,
+                    axes: &self.judge.axes,
+                    channels: stream.shape.axes,
+                },
+            ),
+            None => out.push_str("null"),
+        }
+        let _ = write!(out, ",\"config\":\"{}\"}}", self.settings.version);
         self.out.push(Output {
             id: 0,
             kind: OutputKind::Spectrum,

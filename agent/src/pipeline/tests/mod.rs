@@ -3,6 +3,7 @@
 mod clock;
 mod determinism;
 mod golden;
+mod lines;
 mod measures;
 mod quality;
 mod runner;
