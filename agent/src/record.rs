@@ -102,6 +102,8 @@ pub enum OutputKind {
     Rollup = 2,
     /// A change of an alert's state.
     Alert = 3,
+    /// An averaged spectrum.
+    Spectrum = 4,
 }
 
 /// One record of the outputs log.

@@ -13,7 +13,7 @@ mod record;
 
 pub use record::{AlertContext, write_alert};
 
-use crate::config::{LimitRule, Severity};
+use crate::config::{Band, LimitRule, Severity};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -97,7 +97,7 @@ impl Event {
 pub struct Rule {
     /// Its name.
     pub name: Arc<str>,
-    /// Index into [`crate::pipeline::FEATURES`].
+    /// Index into [`crate::pipeline::FEATURES`], beyond them into the configured bands; of a band that is no more, none of either.
     pub feature: usize,
     /// As configured.
     pub config: LimitRule,
@@ -105,12 +105,19 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Prepares a rule; `None` if its feature or unit is unknown (`validate` says why).
+    /// Prepares a rule; `None` if its feature or unit is unknown (`validate` says why). A rule on a band that is not among `bands`
+    /// never has a value, but an alert that stands can be withdrawn under it.
     #[must_use]
-    pub fn new(config: &LimitRule) -> Option<Self> {
-        let feature = crate::pipeline::FEATURES
-            .iter()
-            .position(|f| f.name == config.feature && f.unit == config.unit)?;
+    pub fn new(config: &LimitRule, bands: &[Band]) -> Option<Self> {
+        let features = &crate::pipeline::FEATURES;
+        let feature = match config.feature.strip_prefix(crate::pipeline::BAND_PREFIX) {
+            Some(name) if config.unit == crate::pipeline::BAND_UNIT => {
+                let place = bands.iter().position(|band| band.name == name);
+                place.map_or(usize::MAX, |place| features.len() + place)
+            }
+            Some(_) => return None,
+            None => features.iter().position(|f| f.name == config.feature && f.unit == config.unit)?,
+        };
         let on_delay_ns = i64::try_from(config.on_delay.as_nanos()).unwrap_or(i64::MAX);
         Some(Self { name: config.name.as_str().into(), feature, config: config.clone(), on_delay_ns })
     }

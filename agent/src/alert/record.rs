@@ -3,7 +3,7 @@
 use super::{Change, Event, Rule, opcua_severity};
 use crate::config::Severity;
 use crate::outputs::AlertRow;
-use crate::pipeline::{FEATURES, json};
+use crate::pipeline::{BAND_DETECTOR, FEATURES, json};
 use crate::record::{Output, OutputKind, SensorKey};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -84,9 +84,13 @@ fn body(rule: &Rule, change: &Change, context: &AlertContext<'_>, id: &str, ce_i
     };
     let _ = write!(out, ",\"condition\":\"limit\",\"severity\":\"{severity}\"");
     let _ = write!(out, ",\"severity_opcua\":{}", opcua_severity(rule.config.severity));
-    let feature = FEATURES[rule.feature];
-    let _ = write!(out, ",\"feature\":\"{}\",\"unit\":\"{}\"", feature.name, feature.unit);
-    let _ = write!(out, ",\"detector\":\"{}\",\"band_hz\":{}", feature.detector, context.band_hz);
+    // A rule that was made has a feature of its name, or a band.
+    let detector = FEATURES.get(rule.feature).map_or(BAND_DETECTOR, |feature| feature.detector);
+    out.push_str(",\"feature\":");
+    json::text(&mut out, &rule.config.feature);
+    out.push_str(",\"unit\":");
+    json::text(&mut out, &rule.config.unit);
+    let _ = write!(out, ",\"detector\":\"{detector}\",\"band_hz\":{}", context.band_hz);
     out.push_str(",\"value\":");
     json::number_or_null(&mut out, change.value);
     out.push_str(",\"highest\":");

@@ -17,7 +17,7 @@ fn rule(above: f64, deadband: f64, on_delay_s: u64) -> Rule {
         on_delay: Duration::from_secs(on_delay_s),
         severity: Severity::Warning,
     };
-    Rule::new(&config).expect("the feature exists")
+    Rule::new(&config, &[]).expect("the feature exists")
 }
 
 fn span(second: i64) -> Span {
@@ -118,10 +118,10 @@ fn patterns_select_sensors_and_axes() {
 fn a_rule_with_an_unknown_feature_or_unit_is_refused() {
     let mut config = rule(1.0, 0.0, 0).config;
     config.unit = "in/s".into();
-    assert!(Rule::new(&config).is_none());
+    assert!(Rule::new(&config, &[]).is_none());
     config.unit = "mm/s".into();
     config.feature = "velocity".into();
-    assert!(Rule::new(&config).is_none());
+    assert!(Rule::new(&config, &[]).is_none());
 }
 
 proptest! {

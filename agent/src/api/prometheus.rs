@@ -374,6 +374,7 @@ fn pipeline(text: &mut Text, watch: &Watch) {
         ("samples", "Samples taken, over all channels.", stats.pipeline.samples),
         ("windows", "Features records made.", stats.pipeline.windows),
         ("rollups", "Rollups made.", stats.pipeline.rollups),
+        ("spectra", "Averaged spectra made.", stats.pipeline.spectra),
         ("alert_changes", "Alerts raised, cleared or withdrawn.", stats.pipeline.alert_changes),
         ("late_samples", "Samples that came after their place had passed.", stats.pipeline.late_samples),
         ("undecodable", "Records whose body could not be read.", stats.pipeline.undecodable),

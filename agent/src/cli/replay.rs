@@ -22,7 +22,7 @@ const READ_BYTES_MAX: usize = 8 << 20;
 
 /// Run a journal or recordings through the pipeline into files or Kafka topics
 ///
-/// Features, rollups and alerts go into newline-delimited JSON files or to Kafka, the same bytes that the live pipeline made or
+/// Features, rollups, spectra and alerts go into newline-delimited JSON files or to Kafka, the same bytes that the live pipeline made or
 /// would have made, with the same ids. Kafka's results wait in the temporary folder until they are delivered.
 /// A journal is only read, also while its gateway runs; a recording is taken as one sensor of its own.
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ pub struct Args {
     /// Journal: only records before this time
     #[arg(long, value_name = "TIME", conflicts_with = "recordings")]
     to: Option<jiff::Timestamp>,
-    /// Folder for features.jsonl, rollups.jsonl and alerts.jsonl; made if missing, and not overwritten
+    /// Folder for features.jsonl, rollups.jsonl, spectra.jsonl and alerts.jsonl; made if missing, and not overwritten
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Kafka brokers to send to instead, to topics of their own; other settings are those of [forward.kafka]
@@ -63,7 +63,7 @@ pub struct Args {
     /// Prefix of the topics PREFIX.features.v1 and PREFIX.alerts.v1
     #[arg(long, value_name = "PREFIX", requires = "kafka")]
     topic_prefix: Option<String>,
-    /// Print one JSON object at the end: {"records", "samples", "features", "rollups", "alerts", "undecodable", "config"}
+    /// Print one JSON object at the end: {"records", "samples", "features", "rollups", "spectra", "alerts", "undecodable", "config"}
     #[arg(long)]
     json: bool,
 }
@@ -209,13 +209,15 @@ impl Args {
 
     fn report(&self, pipeline: &Pipeline, place: &str) {
         let stats = pipeline.stats();
-        let (features, rollups, alerts) = (stats.windows, stats.rollups, stats.alert_changes);
+        let (features, rollups, spectra, alerts) =
+            (stats.windows, stats.rollups, stats.spectra, stats.alert_changes);
         if self.json {
             let report = serde_json::json!({
                 "records": stats.records,
                 "samples": stats.samples,
                 "features": features,
                 "rollups": rollups,
+                "spectra": spectra,
                 "alerts": alerts,
                 "undecodable": stats.undecodable,
                 "config": pipeline.config_version(),
@@ -224,7 +226,7 @@ impl Args {
             return;
         }
         println!(
-            "{} samples: {features} features, {rollups} rollups, {alerts} alert changes in {place}",
+            "{} samples: {features} features, {rollups} rollups, {spectra} spectra, {alerts} alert changes in {place}",
             stats.samples
         );
         if stats.undecodable > 0 {

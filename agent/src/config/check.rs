@@ -5,13 +5,15 @@
 use super::error::{nearest, suggest};
 use super::{Config, FilesForward, JsonMapping, KafkaForward, LaneName, LimitRule, MqttSource, Sources};
 use crate::forward::kafka::{check_property, check_secret_name};
-use crate::pipeline::FEATURES;
+use crate::pipeline::{BAND_PREFIX, BAND_UNIT, FEATURES};
 use crate::source::tls;
 use spindle_common::id::is_name;
 use spindle_common::wire::AXES_MAX;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+
+mod measures;
 
 /// Where, what is wrong, what would be right.
 type Report<'a> = &'a mut dyn FnMut(String, String, String);
@@ -28,7 +30,8 @@ pub(super) fn check(config: &Config, report: Report<'_>) {
     }
     sources(&config.source, report);
     rooms(config, report);
-    rules(&config.rules, report);
+    measures::check(&config.pipeline, report);
+    rules(config, report);
     if let Some(kafka) = &config.forward.kafka {
         forward_kafka(kafka, report);
     }
@@ -287,14 +290,20 @@ fn rooms(config: &Config, report: Report<'_>) {
     );
 }
 
-fn rules(rules: &[LimitRule], report: Report<'_>) {
+fn rules(config: &Config, report: Report<'_>) {
+    let rules = &config.rules;
     unique("rule", "name", rules.iter().map(|rule| rule.name.as_str()), report);
+    let of_bands =
+        config.pipeline.bands.iter().map(|band| (format!("{BAND_PREFIX}{}", band.name), BAND_UNIT));
+    let measured: Vec<(String, &str)> =
+        FEATURES.iter().map(|feature| (feature.name.to_owned(), feature.unit)).chain(of_bands).collect();
     for (index, rule) in rules.iter().enumerate() {
-        limit_rule(&format!("rule[{index}]"), rule, report);
+        limit_rule(&format!("rule[{index}]"), rule, &measured, report);
     }
 }
 
-fn limit_rule(at: &str, rule: &LimitRule, report: Report<'_>) {
+/// `measured`: names and units.
+fn limit_rule(at: &str, rule: &LimitRule, measured: &[(String, &str)], report: Report<'_>) {
     name(&format!("{at}.name"), &rule.name, report);
     let parts: Vec<&str> = rule.sensor.split('/').collect();
     if parts.len() != 3 || !parts.iter().all(|part| *part == "*" || is_name(part)) {
@@ -306,26 +315,22 @@ fn limit_rule(at: &str, rule: &LimitRule, report: Report<'_>) {
     {
         report(format!("{at}.axis"), format!("`{}` is no axis", rule.axis), "write one letter, or *".into());
     }
-    match FEATURES.iter().find(|feature| feature.name == rule.feature) {
+    match measured.iter().find(|(name, _)| *name == rule.feature) {
         None => {
-            let names: Vec<&str> = FEATURES.iter().map(|feature| feature.name).collect();
+            let names: Vec<&str> = measured.iter().map(|(name, _)| name.as_str()).collect();
             report(
                 format!("{at}.feature"),
                 format!("`{}` is not measured", rule.feature),
                 suggest(&rule.feature, &names),
             );
         }
-        Some(feature) if feature.unit != rule.unit => {
-            let units = FEATURES.iter().map(|feature| feature.unit);
+        Some((name, unit)) if *unit != rule.unit => {
+            let units = measured.iter().map(|(_, unit)| *unit);
             let hint = match nearest(&rule.unit, units) {
-                Some(near) if near == feature.unit => format!("write \"{near}\""),
-                _ => format!("{} is in \"{}\": convert the limit to it", feature.name, feature.unit),
+                Some(near) if near == *unit => format!("write \"{near}\""),
+                _ => format!("{name} is in \"{unit}\": convert the limit to it"),
             };
-            report(
-                format!("{at}.unit"),
-                format!("`{}` is not the unit of {}", rule.unit, feature.name),
-                hint,
-            );
+            report(format!("{at}.unit"), format!("`{}` is not the unit of {name}", rule.unit), hint);
         }
         Some(_) => {}
     }

@@ -4,7 +4,8 @@ use super::check::check;
 use super::error::{ConfigErrors, Problem};
 use super::{Config, schema, walk};
 use crate::hardware;
-use spindle_common::hardware::HardwareError;
+use spindle_common::hardware::{HardwareError, Machine};
+use std::collections::BTreeMap;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
@@ -47,7 +48,7 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         let walk::Difference { byte, at, what, right, .. } = difference;
         problems.push(problem(text, byte, at, what, right));
     }
-    let config = match config {
+    let mut config = match config {
         Ok(config) => Some(config),
         Err(error) if problems.is_empty() => {
             let byte = error.span().map_or(0, |span| span.start);
@@ -56,11 +57,14 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         }
         Err(_) => None,
     };
-    if let Some(config) = &config {
+    if let Some(config) = &mut config {
         check(config, &mut |at, what, right| {
             problems.push(problem(text, locate(&document, &at), at, what, right));
         });
-        problems.extend(hardware_problems(config));
+        match machines(config) {
+            Ok(machines) => config.machines = machines,
+            Err(errors) => problems.extend(errors),
+        }
     }
     match config {
         Some(config) if problems.is_empty() => Ok(config),
@@ -102,10 +106,11 @@ fn mend(table: &mut toml::Table, at: &str, meant: Option<&str>) {
     }
 }
 
-/// What is wrong with the files in the folder of hardware configurations; that it is a folder is checked elsewhere.
-fn hardware_problems(config: &Config) -> Vec<Problem> {
-    let folder = config.gateway.hardware_configs.as_ref().filter(|folder| folder.is_dir());
-    let errors = folder.and_then(|folder| hardware::load(folder).err()).map_or(Vec::new(), |errors| errors.0);
+/// The machines in the folder of hardware configurations, or what is wrong with its files; that it is a folder is checked elsewhere.
+fn machines(config: &Config) -> Result<BTreeMap<String, Machine>, Vec<Problem>> {
+    let Some(folder) = config.gateway.hardware_configs.as_ref().filter(|folder| folder.is_dir()) else {
+        return Ok(BTreeMap::new());
+    };
     let problem = |error: HardwareError| Problem {
         file: Some(error.path),
         line: error.line,
@@ -114,7 +119,10 @@ fn hardware_problems(config: &Config) -> Vec<Problem> {
         what: error.reason,
         right: String::new(),
     };
-    errors.into_iter().map(problem).collect()
+    match hardware::load(folder) {
+        Ok(catalog) => Ok(catalog.machines),
+        Err(errors) => Err(errors.0.into_iter().map(problem).collect()),
+    }
 }
 
 fn problem(text: &str, byte: usize, at: String, what: String, right: String) -> Problem {

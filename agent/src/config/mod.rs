@@ -6,6 +6,7 @@ mod check;
 mod error;
 mod forward;
 mod load;
+mod measures;
 mod rooms;
 pub mod schema;
 mod source;
@@ -15,6 +16,7 @@ pub use api::Api;
 pub use error::{ConfigErrors, Problem};
 pub use forward::{Compression, FilesFormat, FilesForward, Forward, KafkaForward, LaneName};
 pub use load::{load, parse};
+pub use measures::{Band, Quantity, Spectrum};
 pub use rooms::{
     Anomaly, Journal, LimitRule, Log, LogFormat, Outputs, Pipeline, Session, Severity, Synchronous,
 };
@@ -25,6 +27,8 @@ pub use source::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spindle_common::hardware::Machine;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The configuration that `spindle init` writes: commented, and it works as it is.
@@ -66,6 +70,10 @@ pub struct Config {
     /// Logging.
     #[serde(default)]
     pub log: Log,
+    /// The machines of `gateway.hardware_configs`, by name: read with the configuration, since results depend on them.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub machines: BTreeMap<String, Machine>,
 }
 
 /// Who this gateway is.

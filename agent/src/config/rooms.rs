@@ -1,6 +1,6 @@
 //! What lies between: session, journal, pipeline, rules; and the log.
 
-use super::schema;
+use super::{Band, Spectrum, schema};
 use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,12 @@ pub struct Pipeline {
     pub window: Duration,
     /// Velocity RMS band, Hz: lower and upper limit.
     pub velocity_band_hz: [f64; 2],
+    /// Displacement band, Hz: lower and upper limit.
+    pub displacement_band_hz: [f64; 2],
+    /// Acceleration above this is high-frequency acceleration, Hz; not measured where it is above 0.4 of the sample rate.
+    pub high_frequency_hz: f64,
+    /// A mean that moves by more than this from one window to the next, and by more than the vibration, is flagged, m/s².
+    pub bias_shift_max: f64,
     /// Target rate of the downsampled signal, Hz; the largest whole decimation that keeps at least this rate is used.
     pub downsample_hz: f64,
     /// Length of the rollups of the downsampled signal.
@@ -112,6 +118,11 @@ pub struct Pipeline {
     pub rollup: Duration,
     /// Windows with less than this share of their samples give no features, only a quality record.
     pub coverage_min: f64,
+    /// Bands whose acceleration RMS is measured.
+    #[serde(rename = "band")]
+    pub bands: Vec<Band>,
+    /// Averaged spectra.
+    pub spectrum: Spectrum,
 }
 
 impl Default for Pipeline {
@@ -119,9 +130,14 @@ impl Default for Pipeline {
         Self {
             window: Duration::from_secs(1),
             velocity_band_hz: [10.0, 1000.0],
+            displacement_band_hz: [10.0, 1000.0],
+            high_frequency_hz: 5000.0,
+            bias_shift_max: 0.5,
             downsample_hz: 100.0,
             rollup: Duration::from_secs(1),
             coverage_min: 0.5,
+            bands: Vec::new(),
+            spectrum: Spectrum::default(),
         }
     }
 }
@@ -156,7 +172,7 @@ pub struct LimitRule {
     /// Axis letter or `*`.
     #[serde(default = "default_star")]
     pub axis: String,
-    /// Feature, such as `velocity_rms`, `acceleration_rms`, `peak`, `kurtosis`, `anomaly_score`.
+    /// Feature, such as `velocity_rms`, `acceleration_rms`, `peak`, `kurtosis`, `anomaly_score`, or `band:NAME`.
     pub feature: String,
     /// Unit in which the limit is written; must be the feature's own.
     pub unit: String,

@@ -29,8 +29,53 @@ fn the_template_works_as_it_is_and_with_every_comment_taken_away() {
     let config = parse(&open.join("\n"), "template").unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.journal, Journal::default());
     assert_eq!(config.session, Session::default());
-    assert_eq!(config.pipeline, Pipeline::default());
+    let Pipeline { bands, spectrum, .. } = config.pipeline.clone();
+    assert!(bands.len() == 1 && spectrum.envelope_band_hz.is_some());
+    let spectrum = Spectrum { envelope_band_hz: None, ..spectrum };
+    assert_eq!(Pipeline { bands: Vec::new(), spectrum, ..config.pipeline }, Pipeline::default());
     assert!(config.forward.kafka.is_some() && config.source.json.len() == 1 && config.source.mqtt.len() == 1);
+}
+
+#[test]
+fn bands_and_spectra_that_cannot_be_are_told() {
+    let text = "[gateway]\nname = \"g\"\ndata_dir = \"d\"\n[source.listener]\n[pipeline]\nhigh_frequency_hz = 0.0\n\
+                [[pipeline.band]]\nname = \"a b\"\nlow_hz = 5.0\nhigh_hz = 5.0\n\
+                [pipeline.spectrum]\naverage = \"2min\"\nresolution_hz = -1.0\n\
+                [[rule]]\nname = \"r\"\nfeature = \"band:ab\"\nunit = \"m/s2\"\nabove = 1.0\n";
+    let found = problems(text).join("\n");
+    for wanted in [
+        "g.toml:6:1: pipeline.high_frequency_hz: is not above 0",
+        "g.toml:8:1: pipeline.band[0].name: `a b` cannot be a name",
+        "g.toml:10:1: pipeline.band[0].high_hz: is not above `low_hz`",
+        "g.toml:12:1: pipeline.spectrum.average: is not above 0 up to `every`",
+        "g.toml:13:1: pipeline.spectrum.resolution_hz: is not above 0",
+        "rule[0].feature: `band:ab` is not measured",
+    ] {
+        assert!(found.contains(wanted), "{wanted} is not in:\n{found}");
+    }
+}
+
+#[test]
+fn a_rule_can_name_a_band_in_its_unit() {
+    let text = |unit: &str| {
+        format!(
+            "[gateway]\nname = \"g\"\ndata_dir = \"d\"\n[source.listener]\n[[pipeline.band]]\nname = \"mesh\"\nlow_hz = 5.0\n\
+             high_hz = 9.0\n[[rule]]\nname = \"r\"\nfeature = \"band:mesh\"\nunit = \"{unit}\"\nabove = 1.0\n"
+        )
+    };
+    parse(&text("m/s2"), "g.toml").unwrap();
+    let error = parse(&text("mm/s"), "g.toml").unwrap_err().to_string();
+    assert!(error.contains("`mm/s` is not the unit of band:mesh"), "{error}");
+}
+
+#[test]
+fn the_machines_of_hardware_configs_come_with_the_configuration() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../hardware-configs");
+    let text = format!(
+        "[gateway]\nname = \"g\"\ndata_dir = \"d\"\nhardware_configs = {folder:?}\n[source.listener]\n"
+    );
+    let config = parse(&text, "g.toml").unwrap();
+    assert_eq!(config.machines["cwru-rig"].bearing.len(), 1);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub mod types {
     pub const FEATURES: &str = "io.spindle.features.v1";
     /// A rollup of the downsampled signal.
     pub const ROLLUP: &str = "io.spindle.rollup.v1";
+    /// An averaged spectrum.
+    pub const SPECTRUM: &str = "io.spindle.spectrum.v1";
     /// A change of an alert.
     pub const ALERT: &str = "io.spindle.alert.v1";
     /// Refused input, or a record that could not be delivered.
@@ -92,6 +94,7 @@ impl Envelope {
                     OutputKind::Features => types::FEATURES,
                     OutputKind::Rollup => types::ROLLUP,
                     OutputKind::Alert => types::ALERT,
+                    OutputKind::Spectrum => types::SPECTRUM,
                 };
                 (kind, CONTENT_TYPE_JSON)
             }

@@ -97,7 +97,7 @@ pub fn lanes(
     let of_outputs = |kinds| -> Box<dyn Log> { Box::new(OutputsLog::new(outputs(), kinds)) };
     let log = |lane| match lane {
         LaneName::Alerts => of_outputs(&[OutputKind::Alert]),
-        LaneName::Features => of_outputs(&[OutputKind::Features, OutputKind::Rollup]),
+        LaneName::Features => of_outputs(&[OutputKind::Features, OutputKind::Rollup, OutputKind::Spectrum]),
         LaneName::Dlq => of_journal(&[RecordKind::DeadLetter]),
         LaneName::Raw => of_journal(&[RecordKind::Block, RecordKind::Json, RecordKind::Node]),
     };

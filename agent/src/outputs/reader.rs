@@ -288,6 +288,7 @@ pub(super) fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Option
         1 => OutputKind::Features,
         2 => OutputKind::Rollup,
         3 => OutputKind::Alert,
+        4 => OutputKind::Spectrum,
         _ => return Ok((id, None)),
     };
     let key = Arc::new(read_key(row, 2)?);

@@ -1,10 +1,11 @@
 //! From a closed window to records: features, scores, alerts.
 
+use super::feature::{AxisValues, Making, NO_VALUES, SCORE, band_of, band_text, describe_measures};
 use super::quality::{flag, write_flags};
 use super::rate::Rate;
-use super::sensor::{Design, Source, Stream};
-use super::settings::{Cut, Settings, band_of, describe_measures};
-use super::window::{Rollup, Window};
+use super::sensor::{Shape, Source, Stream};
+use super::settings::{Cut, Settings};
+use super::window::Window;
 use super::{FEATURES, PipelineStats, json};
 use crate::alert::{AlertContext, Change, Phase, Span, write_alert};
 use crate::detect::{self, Baseline, Score};
@@ -16,14 +17,8 @@ use spindle_common::wire;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// One axis's features in the order of [`FEATURES`].
-pub(crate) type AxisValues = [Option<f32>; FEATURES.len()];
-
 /// Band of the velocity that nodes compute: the wire format's.
 const NODE_VELOCITY_BAND_HZ: (f64, f64) = (10.0, 1000.0);
-
-/// Index of the anomaly score in [`FEATURES`].
-const SCORE: usize = FEATURES.len() - 1;
 
 /// An alert condition of one rule on one axis.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,8 +37,8 @@ pub(crate) struct Judge {
     pub(crate) conditions: Vec<Condition>,
     /// Alerts whose rule is gone: withdrawn at the next window.
     pub(crate) orphans: Vec<Orphan>,
-    /// [`describe_measures`] for a design, made once.
-    pub(crate) measures: Option<(Design, String)>,
+    /// [`describe_measures`], made once.
+    pub(crate) measures: Option<(Making, String)>,
 }
 
 /// An alert that still stands although its rule no longer covers the axis.
@@ -67,7 +62,15 @@ pub(crate) struct Emit<'a> {
 }
 
 impl Emit<'_> {
-    pub(crate) fn window(&mut self, stream: &Stream, window: &Window, cut: Cut, rate: Rate, end_ns: i64) {
+    /// Puts out a window; gives its quality flags.
+    pub(crate) fn window(
+        &mut self,
+        stream: &Stream,
+        window: &Window,
+        cut: Cut,
+        rate: Rate,
+        end_ns: i64,
+    ) -> u16 {
         let samples = window.samples();
         let coverage = samples as f64 / cut.window_len as f64;
         let mut flags = window.flags;
@@ -81,13 +84,16 @@ impl Emit<'_> {
             (window.settled < samples, flag::SETTLING),
         ];
         flags |= set.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit);
-        let velocity_factor = band.map(|_| filter_hz / rate.hz);
-        let values = self.features(window, coverage, cut, velocity_factor);
+        let Shape { axes, rate_nominal_hz, .. } = stream.shape;
+        let segment_len = self.settings.segment_len(cut.window_len, rate_nominal_hz, axes);
+        let making = Making { design: (band, filter_hz), by_node: false, segment_len };
+        let values = self.features(stream, window, coverage, cut, making, rate);
         let span = Span { start_ns: window.start_ns, end_ns };
         let (index, len) = (window.index, cut.window_len);
         let head = Head { stream, index, first_sample: index * len, len, rate, filter_hz, span };
-        let view = View { head, window, flags, coverage, gap_before, state: AnomalyState::Off };
-        self.put_out(view, values, band);
+        let view = View { head, window, flags, coverage, gap_before, state: AnomalyState::Off, making };
+        self.put_out(view, values);
+        flags
     }
 
     /// Puts out a window of features that its node computed, as one of the gateway's own.
@@ -105,7 +111,7 @@ impl Emit<'_> {
         let values = features.axes.iter().map(|axis| {
             // What a constant signal does not have.
             let varies = |value: f32| (axis.rms > 0.0).then_some(value);
-            [
+            let known = [
                 Some(axis.rms),
                 Some(axis.peak),
                 Some(axis.peak_to_peak),
@@ -113,24 +119,28 @@ impl Emit<'_> {
                 varies(axis.kurtosis),
                 Some(axis.velocity_rms),
                 Some(axis.mean),
-                None,
-            ]
+            ];
+            let mut values = NO_VALUES;
+            values[..known.len()].copy_from_slice(&known);
+            values
         });
-        let view = View { head, window, flags, coverage: 1.0, gap_before, state: AnomalyState::Off };
-        self.put_out(view, values.collect(), Some(NODE_VELOCITY_BAND_HZ));
+        let design = (Some(NODE_VELOCITY_BAND_HZ), rate.hz);
+        let making = Making { design, by_node: true, segment_len: 0 };
+        let view = View { head, window, flags, coverage: 1.0, gap_before, state: AnomalyState::Off, making };
+        self.put_out(view, values.collect());
     }
 
     /// Judges a window and puts out its record and the alerts that it changes.
-    fn put_out(&mut self, mut view: View<'_>, mut values: Vec<AxisValues>, band: Option<(f64, f64)>) {
+    fn put_out(&mut self, mut view: View<'_>, mut values: Vec<AxisValues>) {
         let flags = view.flags;
         let (scores, state) = self.judge_window(&mut values, flags);
         view.state = state;
-        let Head { stream, index, first_sample, span, filter_hz, .. } = view.head;
+        let Head { stream, index, first_sample, span, .. } = view.head;
         // Nothing says that a node's windows are all of one length: their place is where they begin.
         let by_node = matches!(stream.shape.source, Source::Features { .. });
         let place = if by_node { first_sample } else { index };
         let ce_id = self.id("features", &stream.shape.source, place);
-        let text = self.features_record(&ce_id, &view, &values, &scores, band);
+        let text = self.features_record(&ce_id, &view, &values, &scores);
         let end_ns = span.end_ns;
         self.out.push(Output {
             id: 0,
@@ -141,11 +151,11 @@ impl Emit<'_> {
             json: text.into_bytes().into(),
         });
         self.stats.windows += 1;
-        self.step_alerts(span, &values, &scores, flags, &ce_id, band, filter_hz);
+        self.step_alerts(span, &values, &scores, flags, &ce_id, view.making);
     }
 
     /// A record's deterministic id.
-    fn id(&self, kind: &str, source: &Source, place: u64) -> Arc<str> {
+    pub(crate) fn id(&self, kind: &str, source: &Source, place: u64) -> Arc<str> {
         let mut id = format!("{}/{kind}/{}/{place}", self.key, source_id(source));
         if let Some(sample) = self.cut_at {
             let _ = write!(id, "-to-{sample}");
@@ -156,25 +166,32 @@ impl Emit<'_> {
 
     fn features(
         &self,
+        stream: &Stream,
         window: &Window,
         coverage: f64,
         cut: Cut,
-        velocity_factor: Option<f64>,
+        making: Making,
+        rate: Rate,
     ) -> Vec<AxisValues> {
-        let enough = coverage >= self.settings.pipeline.coverage_min;
-        let settled = window.settled as f64 / cut.window_len as f64;
-        let velocity_known = settled >= self.settings.pipeline.coverage_min && window.settled > 0;
+        let least = self.settings.pipeline.coverage_min;
+        if coverage < least {
+            return vec![NO_VALUES; window.moments.len()];
+        }
+        let (band, filter_hz) = making.design;
+        let rate_factor = filter_hz / rate.hz;
+        let enough = |settled: u64| settled > 0 && settled as f64 / cut.window_len as f64 >= least;
+        let meters = &stream.meters;
+        let bands = self.settings.pipeline.bands.len();
         let values = window.moments.iter().enumerate().map(|(axis, m)| {
-            if !enough {
-                return [None; FEATURES.len()];
-            }
-            let energy = velocity_factor.filter(|_| velocity_known).map(|rate_factor| Energy {
+            let energy = band.filter(|_| enough(window.settled)).map(|_| Energy {
                 sum: window.velocity[axis / LANES][axis % LANES],
                 settled: window.settled,
                 rate_factor,
             });
             let values = Values::of(m, energy);
-            let all = [
+            let displacement = meters.displacement(axis).filter(|_| enough(meters.displacement_settled));
+            let high = meters.high_frequency(axis, window.settled).filter(|_| enough(window.settled));
+            let known = [
                 Some(values.rms),
                 Some(values.peak),
                 Some(values.peak_to_peak),
@@ -183,8 +200,21 @@ impl Emit<'_> {
                 values.velocity_rms,
                 Some(values.mean),
                 None,
+                m.skewness(),
+                // Integrated twice at the design's time step.
+                displacement.map(|displacement| displacement * rate_factor * rate_factor),
+                high,
             ];
-            all.map(|value| value.map(|v| v as f32).filter(|v| v.is_finite()))
+            let mut all = NO_VALUES;
+            for (slot, value) in all.iter_mut().zip(known) {
+                *slot = value.map(|v| v as f32).filter(|v| v.is_finite());
+            }
+            for (band, slot) in all[FEATURES.len()..].iter_mut().enumerate().take(bands) {
+                let covers = band_of(self.settings, FEATURES.len() + band, making).is_some();
+                let value = stream.spectral.band_rms(band, axis).filter(|_| covers);
+                *slot = value.map(|v| v as f32).filter(|v| v.is_finite());
+            }
+            all
         });
         values.collect()
     }
@@ -225,7 +255,6 @@ impl Emit<'_> {
         view: &View<'_>,
         values: &[AxisValues],
         scores: &[Option<Score>],
-        band: Option<(f64, f64)>,
     ) -> String {
         let mut out = String::with_capacity(2600);
         self.head(&mut out, "spindle.features.v1", id, &view.head);
@@ -244,7 +273,7 @@ impl Emit<'_> {
         out.push_str("},\"anomaly\":");
         view.state.write(&mut out);
         out.push_str(",\"measures\":");
-        out.push_str(self.measures(view, band));
+        out.push_str(self.measures(view));
         out.push_str(",\"axes\":[");
         for (axis, (values, score)) in values.iter().zip(scores).enumerate() {
             out.push_str(if axis == 0 { "{\"axis\":" } else { ",{\"axis\":" });
@@ -253,6 +282,16 @@ impl Emit<'_> {
                 let _ = write!(out, ",\"{}\":", feature.name);
                 json::number_or_null(&mut out, *value);
             }
+            out.push_str(",\"bands\":{");
+            for (i, (band, value)) in
+                self.settings.pipeline.bands.iter().zip(&values[FEATURES.len()..]).enumerate()
+            {
+                out.push_str(if i == 0 { "" } else { "," });
+                json::text(&mut out, &band.name);
+                out.push(':');
+                json::number_or_null(&mut out, *value);
+            }
+            out.push('}');
             let share = window.saturated[axis] as f64 / samples.max(1) as f64;
             // A node says that samples were at an end of the range, not how many, nor on which axis.
             let known = !by_node || view.flags & flag::SATURATED == 0;
@@ -274,7 +313,7 @@ impl Emit<'_> {
     }
 
     /// What features and rollups begin with.
-    fn head(&self, out: &mut String, kind: &str, id: &str, head: &Head<'_>) {
+    pub(crate) fn head(&self, out: &mut String, kind: &str, id: &str, head: &Head<'_>) {
         let _ = write!(out, "{{\"type\":\"{kind}\",\"id\":");
         json::text(out, id);
         json::key_fields(out, self.key);
@@ -297,17 +336,15 @@ impl Emit<'_> {
         let _ = write!(out, ",\"duration_s\":{}}}", seconds(head.span));
     }
 
-    fn measures(&mut self, view: &View<'_>, band: Option<(f64, f64)>) -> &str {
-        let Head { stream, len, filter_hz, .. } = view.head;
-        if self.judge.measures.as_ref().is_none_or(|(design, _)| *design != (band, filter_hz)) {
-            let window_s = len as f64 / stream.shape.rate_nominal_hz;
-            let text = describe_measures(window_s, band, filter_hz);
-            self.judge.measures = Some(((band, filter_hz), text));
+    fn measures(&mut self, view: &View<'_>) -> &str {
+        let making = view.making;
+        if self.judge.measures.as_ref().is_none_or(|(known, _)| *known != making) {
+            let window_s = view.head.len as f64 / view.head.stream.shape.rate_nominal_hz;
+            self.judge.measures = Some((making, describe_measures(self.settings, window_s, making)));
         }
         self.judge.measures.as_ref().map_or("{}", |(_, text)| text)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one caller; a struct for it would only name them twice")]
     fn step_alerts(
         &mut self,
         span: Span,
@@ -315,28 +352,27 @@ impl Emit<'_> {
         scores: &[Option<Score>],
         flags: u16,
         features_id: &str,
-        band: Option<(f64, f64)>,
-        filter_hz: f64,
+        making: Making,
     ) {
         for orphan in std::mem::take(&mut self.judge.orphans) {
             let mut phase = orphan.phase;
             if let Some(change) = phase.withdraw(span.end_ns) {
-                self.alert(&orphan.rule, &orphan.axis, &change, None, flags, features_id, band, filter_hz);
+                self.alert(&orphan.rule, &orphan.axis, &change, None, flags, features_id, making);
             }
         }
         for i in 0..self.judge.conditions.len() {
             let condition = &mut self.judge.conditions[i];
             let (rule, axis) = (&self.settings.rules[condition.rule], condition.axis);
-            let value = values.get(axis).and_then(|v| v[rule.feature]);
+            let value = values.get(axis).and_then(|v| v.get(rule.feature).copied().flatten());
             let Some(change) = condition.phase.step(rule, span, value) else { continue };
             let because =
                 if rule.feature == SCORE { scores[axis].map(|s| detect::COLUMNS[s.column]) } else { None };
             let name = self.judge.axes.get(axis).cloned().unwrap_or_default();
-            self.alert(rule, &name, &change, because, flags, features_id, band, filter_hz);
+            self.alert(rule, &name, &change, because, flags, features_id, making);
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "see step_alerts")]
+    #[allow(clippy::too_many_arguments, reason = "two callers; a struct for it would only name them twice")]
     fn alert(
         &mut self,
         rule: &crate::alert::Rule,
@@ -345,12 +381,11 @@ impl Emit<'_> {
         because: Option<&str>,
         flags: u16,
         features_id: &str,
-        band: Option<(f64, f64)>,
-        filter_hz: f64,
+        making: Making,
     ) {
         let mut words = String::new();
         write_flags(&mut words, flags);
-        let band_hz = band_of(FEATURES[rule.feature].name, band, filter_hz);
+        let band_hz = band_text(band_of(self.settings, rule.feature, making));
         let context = AlertContext {
             key: self.key,
             axis,
@@ -365,92 +400,18 @@ impl Emit<'_> {
         self.alerts.push(row);
         self.stats.alert_changes += 1;
     }
-
-    pub(crate) fn rollup(&mut self, stream: &Stream, rollup: &Rollup, cut: Cut, rate: Rate, end_ns: i64) {
-        let filter_hz = stream.design().map_or(rate.hz, |(_, hz)| hz);
-        let span = Span { start_ns: rollup.start_ns, end_ns };
-        let samples = rollup.samples();
-        let coverage = samples as f64 / cut.rollup_len as f64;
-        let mut out = String::with_capacity(4096);
-        let id = self.id("rollup", &stream.shape.source, rollup.index);
-        let (index, len) = (rollup.index, cut.rollup_len);
-        let head = Head { stream, index, first_sample: index * len, len, rate, filter_hz, span };
-        self.head(&mut out, "spindle.rollup.v1", &id, &head);
-        out.push_str(",\"coverage\":");
-        json::number_or_null(&mut out, Some(coverage as f32));
-        let flags = rollup.flags | if samples < cut.rollup_len { flag::GAP } else { 0 };
-        let _ = write!(out, ",\"count\":{samples},\"flags\":");
-        write_flags(&mut out, flags);
-        out.push_str(",\"unit\":\"m/s2\",\"band_hz\":[0,");
-        let _ = write!(out, "{}],\"axes\":[", filter_hz / 2.0);
-        for (axis, m) in rollup.moments.iter().enumerate() {
-            out.push_str(if axis == 0 { "{\"axis\":" } else { ",{\"axis\":" });
-            json::text(&mut out, self.judge.axes.get(axis).map_or("", String::as_str));
-            let known = samples > 0;
-            let rows = [
-                ("min", f64::from(m.min)),
-                ("max", f64::from(m.max)),
-                ("mean", m.mean),
-                ("rms", m.rms()),
-                ("peak", m.peak()),
-            ];
-            for (name, value) in rows {
-                let _ = write!(out, ",\"{name}\":");
-                json::number_or_null(&mut out, known.then_some(value as f32));
-            }
-            out.push('}');
-        }
-        out.push_str("],\"downsampled\":");
-        self.downsampled(&mut out, rollup, cut, rate);
-        let _ = write!(out, ",\"config\":\"{}\"}}", self.settings.version);
-        self.out.push(Output {
-            id: 0,
-            kind: OutputKind::Rollup,
-            key: Arc::clone(self.key),
-            time_ns: end_ns,
-            ce_id: id,
-            json: out.into_bytes().into(),
-        });
-        self.stats.rollups += 1;
-    }
-
-    fn downsampled(&self, out: &mut String, rollup: &Rollup, cut: Cut, rate: Rate) {
-        let downsampled = &rollup.downsampled;
-        let axes = rollup.moments.len();
-        if downsampled.values.is_empty() || downsampled.overflowed {
-            out.push_str("null");
-            return;
-        }
-        let factor = f64::from(cut.factor);
-        let _ = write!(out, "{{\"factor\":{},\"rate_hz\":{}", cut.factor, rate.hz / factor);
-        let _ =
-            write!(out, ",\"pass_band_hz\":{}", rate.hz / factor * spindle_common::dsp::decimate::PASS_BAND);
-        let _ = write!(out, ",\"start_ns\":{},\"first_sample\":{}", downsampled.first_ns, downsampled.first);
-        out.push_str(",\"axes\":[");
-        for axis in 0..axes {
-            out.push_str(if axis == 0 { "[" } else { ",[" });
-            for (i, row) in downsampled.values.chunks_exact(axes).enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                json::number_or_null(out, Some(row[axis]));
-            }
-            out.push(']');
-        }
-        out.push_str("]}");
-    }
 }
 
 /// What features and rollups have in common.
-struct Head<'a> {
-    stream: &'a Stream,
-    index: u64,
-    first_sample: u64,
+pub(crate) struct Head<'a> {
+    pub(crate) stream: &'a Stream,
+    pub(crate) index: u64,
+    pub(crate) first_sample: u64,
     /// Samples per channel of a whole one.
-    len: u64,
-    rate: Rate,
-    filter_hz: f64,
-    span: Span,
+    pub(crate) len: u64,
+    pub(crate) rate: Rate,
+    pub(crate) filter_hz: f64,
+    pub(crate) span: Span,
 }
 
 /// A window and what is known about it, for its record.
@@ -461,6 +422,7 @@ struct View<'a> {
     coverage: f64,
     gap_before: u64,
     state: AnomalyState,
+    making: Making,
 }
 
 /// What the baseline is doing.

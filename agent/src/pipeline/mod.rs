@@ -9,19 +9,28 @@
 //! |---|---|---|
 //! | sensors | [`SENSORS_MAX`] | records of further ones are counted and left out |
 //! | downsampled samples in a rollup | 4096 per axis | the rollup goes without them |
+//! | lines of a spectrum | 20,480 over all axes | its resolution is coarser than asked for |
+//! | bands | [`BANDS_MAX`] | the configuration is refused |
 //! | records since a sensor's last save | [`SAVE_LAG_RECORDS`] | it is saved even without an output |
 
 mod emit;
+mod feature;
 pub(crate) mod json;
+mod lines;
+mod meters;
 mod quality;
 mod rate;
+mod rollup;
 mod runner;
 mod sensor;
 mod settings;
+mod spectral;
+mod spectrum;
 mod state;
 mod window;
 
 pub use emit::AnomalyState;
+pub use feature::{BAND_DETECTOR, BAND_PREFIX, BAND_UNIT, BANDS_MAX, FEATURES, Feature};
 pub use quality::FLAG_NAMES;
 pub use runner::{Runner, RunnerError, RunnerMonitor, RunnerStats};
 pub use state::StateError;
@@ -36,29 +45,6 @@ use settings::{Cut, Settings};
 use spindle_common::wire::{self, Message};
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// A measured value that records carry and rules can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Feature {
-    /// Name in records and rules.
-    pub name: &'static str,
-    /// Unit, as written in records and rules.
-    pub unit: &'static str,
-    /// How it is computed.
-    pub detector: &'static str,
-}
-
-/// Every value of a features record that a rule can name, in the records' order. `RECORDS.md` defines each.
-pub const FEATURES: [Feature; 8] = [
-    Feature { name: "acceleration_rms", unit: "m/s2", detector: "rms" },
-    Feature { name: "peak", unit: "m/s2", detector: "peak" },
-    Feature { name: "peak_to_peak", unit: "m/s2", detector: "peak_to_peak" },
-    Feature { name: "crest", unit: "1", detector: "peak/rms" },
-    Feature { name: "kurtosis", unit: "1", detector: "pearson_kurtosis" },
-    Feature { name: "velocity_rms", unit: "mm/s", detector: "rms" },
-    Feature { name: "mean", unit: "m/s2", detector: "mean" },
-    Feature { name: "anomaly_score", unit: "1", detector: "robust_z" },
-];
 
 /// Most sensors at a time.
 pub const SENSORS_MAX: usize = 65_536;
@@ -97,6 +83,8 @@ pub struct PipelineStats {
     pub windows: u64,
     /// Rollups made.
     pub rollups: u64,
+    /// Spectra made.
+    pub spectra: u64,
     /// Alerts raised, cleared or withdrawn.
     pub alert_changes: u64,
     /// Samples that came after their place had passed.

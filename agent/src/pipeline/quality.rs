@@ -18,14 +18,15 @@ pub(crate) mod flag {
     pub(crate) const SELF_TEST: u16 = 1 << 11;
     pub(crate) const RESTART: u16 = 1 << 12;
     pub(crate) const SYNTHETIC: u16 = 1 << 13;
+    pub(crate) const BIAS_SHIFT: u16 = 1 << 14;
 
     /// Windows with any of these are neither learned by the baseline nor called good.
     pub(crate) const BAD: u16 =
-        GAP | LOW_COVERAGE | SATURATED | STUCK | NON_FINITE | RATE_OFF | SELF_TEST | RESTART;
+        GAP | LOW_COVERAGE | SATURATED | STUCK | NON_FINITE | RATE_OFF | SELF_TEST | RESTART | BIAS_SHIFT;
 }
 
 /// Words in records, bit 0 first.
-pub const FLAG_NAMES: [&str; 14] = [
+pub const FLAG_NAMES: [&str; 15] = [
     "gap",
     "low_coverage",
     "saturated",
@@ -40,6 +41,7 @@ pub const FLAG_NAMES: [&str; 14] = [
     "self_test",
     "restart",
     "synthetic",
+    "bias_shift",
 ];
 
 /// Appends the flags' words as a JSON array.

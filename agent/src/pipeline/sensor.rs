@@ -1,9 +1,11 @@
 //! One sensor: from blocks to closed windows and rollups.
 
 use super::emit::Emit;
+use super::meters::Meters;
 use super::quality::{Repeats, flag};
 use super::rate::{RATE_OFF_MAX, Rate, RateEstimator, RateSource};
 use super::settings::{Cut, Settings};
+use super::spectral::{Plans, Spectral, Sweep};
 use super::window::{Rollup, Window};
 use crate::record::record_flags;
 use serde::{Deserialize, Serialize};
@@ -169,6 +171,12 @@ pub(crate) struct Stream {
     window_open: bool,
     rollup: Rollup,
     rollup_open: bool,
+    /// Saved apart, see `state`.
+    #[serde(skip)]
+    pub(crate) meters: Meters,
+    /// As well.
+    #[serde(skip)]
+    pub(crate) spectral: Spectral,
 }
 
 /// Buffers shared by all sensors of a pipeline.
@@ -176,6 +184,7 @@ pub(crate) struct Stream {
 pub(crate) struct Scratch {
     pub(crate) planar: Vec<f32>,
     frames: [Vec<Frame>; 2],
+    plans: Plans,
 }
 
 impl Stream {
@@ -196,6 +205,8 @@ impl Stream {
             window_open: false,
             rollup: Rollup::new(0, 0, axes),
             rollup_open: false,
+            meters: Meters::new(axes),
+            spectral: Spectral::default(),
         }
     }
 
@@ -214,6 +225,8 @@ impl Stream {
             && self.shape.rate_nominal_hz.is_finite()
             && self.shape.rate_nominal_hz > 0.0
             && self.repeats.len() == axes
+            && self.meters.is_sound(axes)
+            && self.spectral.is_sound(axes)
             && self.window.moments.len() == axes
             && self.window.saturated.len() == axes
             && self.window.velocity.len() == groups
@@ -265,12 +278,12 @@ impl Stream {
         let mut at = overlap as usize;
         while at < input.per_channel {
             let sample = input.first_sample + at as u64;
-            self.open(sample, cut, emit.settings, scratch, at);
+            self.open(sample, cut, emit, scratch, at);
             let window_end = (self.window.index + 1) * cut.window_len;
             let rollup_end = (self.rollup.index + 1) * cut.rollup_len;
             let stop = end.min(window_end).min(rollup_end);
             let until = at + (stop - sample) as usize;
-            self.absorb(input, at..until, sample, scratch, cut);
+            self.absorb(input, at..until, sample, scratch, cut, emit);
             self.window.flags |= flags;
             self.rollup.flags |= flags;
             self.window.non_finite += std::mem::take(&mut non_finite);
@@ -338,6 +351,14 @@ impl Stream {
         if self.rollup_open {
             self.close_rollup(cut, emit);
         }
+        let sweep = self.spectral.take_sweep();
+        self.put_out_spectrum(sweep, cut, emit);
+    }
+
+    fn put_out_spectrum(&mut self, sweep: Option<Box<Sweep>>, cut: Cut, emit: &mut Emit<'_>) {
+        if let Some(sweep) = sweep {
+            emit.spectrum(self, &sweep, cut, self.rate.best());
+        }
     }
 
     fn add_late(&mut self, samples: u64, emit: &mut Emit<'_>) {
@@ -345,12 +366,22 @@ impl Stream {
         emit.stats.late_samples += samples * self.shape.axes as u64;
     }
 
-    fn open(&mut self, sample: u64, cut: Cut, settings: &Settings, scratch: &Scratch, at: usize) {
+    fn open(&mut self, sample: u64, cut: Cut, emit: &mut Emit<'_>, scratch: &Scratch, at: usize) {
+        let settings = emit.settings;
         let rate_hz = self.rate.best().hz;
         if !self.window_open {
             let index = sample / cut.window_len;
+            let place = settings.place(emit.key, index);
+            let older = self.spectral.take_older(place.cycle);
+            self.put_out_spectrum(older, cut, emit);
+            let Shape { axes, rate_nominal_hz, .. } = self.shape;
+            let segment_len = settings.segment_len(cut.window_len, rate_nominal_hz, axes);
+            let lens = [cut.window_len, segment_len as u64];
+            self.spectral.open(index, place, lens, axes, settings, settings.machine(emit.key));
+            self.spectral.restart(sample);
             let start_ns = self.time_of(index * cut.window_len, rate_hz);
             self.window.reuse(index, start_ns);
+            self.meters.reuse();
             self.window_open = true;
             if self.filters.as_ref().is_some_and(|f| (rate_hz / f.rate_hz - 1.0).abs() > REDESIGN_MIN) {
                 self.filters = None;
@@ -364,6 +395,9 @@ impl Stream {
         }
         if self.filters.is_none() {
             let filters = Filters::start(sample, rate_hz, cut, settings, scratch, at, self.shape.axes);
+            let first = |group: usize| scratch.frames[group].get(at).copied().unwrap_or_default();
+            self.meters.start(sample, rate_hz, settings, first);
+            self.spectral.restart(sample);
             self.design = Some((filters.velocity.first().map(Velocity::band_hz), rate_hz));
             self.filters = Some(filters);
         }
@@ -374,8 +408,9 @@ impl Stream {
         input: &Input<'_>,
         range: std::ops::Range<usize>,
         sample: u64,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         cut: Cut,
+        emit: &Emit<'_>,
     ) {
         let rate_hz = self.rate.best().hz;
         let stuck_len = ((STUCK_S * rate_hz) as u64).max(STUCK_LEN_MIN);
@@ -399,16 +434,17 @@ impl Stream {
             self.window.moments[axis].merge(&moments);
             self.rollup.moments[axis].merge(&moments);
         }
-        self.filter(range, sample, scratch, cut, rate_hz);
+        self.filter(range, sample, scratch, cut, rate_hz, emit);
     }
 
     fn filter(
         &mut self,
         range: std::ops::Range<usize>,
         sample: u64,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         cut: Cut,
         rate_hz: f64,
+        emit: &Emit<'_>,
     ) {
         let (known, known_ns) = self.anchor;
         let axes = self.shape.axes;
@@ -426,9 +462,14 @@ impl Stream {
             }
         }
         self.window.settled += (len - unsettled) as u64;
+        let [first, second] = &scratch.frames;
+        let groups = [&first[range.clone()], second.get(range.clone()).unwrap_or_default()];
+        self.meters.take(groups, sample, unsettled);
+        let rates = [filters.rate_hz, self.shape.rate_nominal_hz];
+        let machine = emit.settings.machine(emit.key);
+        self.spectral.take(groups, rates, emit.settings, machine, &mut scratch.plans);
         let downsampled = &mut self.rollup.downsampled;
         let since = filters.since;
-        let [first, second] = &scratch.frames;
         let time_of = |centre: u64| {
             let ahead = centre.cast_signed().wrapping_sub(known.cast_signed());
             known_ns.saturating_add(libm::round(ahead as f64 * 1e9 / rate_hz) as i64)
@@ -471,9 +512,15 @@ impl Stream {
         }
         self.window.start_ns = end_ns.saturating_sub(length_ns);
         self.window.late = std::mem::take(&mut self.late);
-        emit.window(self, &self.window, cut, rate, end_ns);
+        if self.meters.has_shifted(&self.window.moments, emit.settings.pipeline.bias_shift_max) {
+            self.window.flags |= flag::BIAS_SHIFT;
+        }
+        let flags = emit.window(self, &self.window, cut, rate, end_ns);
         self.emitted_to = end;
         self.window_open = false;
+        let index = self.window.index;
+        let sweep = self.spectral.close(index, flags, emit.settings.place(emit.key, index).is_last);
+        self.put_out_spectrum(sweep, cut, emit);
     }
 
     fn close_rollup(&mut self, cut: Cut, emit: &mut Emit<'_>) {

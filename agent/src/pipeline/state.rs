@@ -1,9 +1,13 @@
 //! A sensor's state as bytes, bit for bit: a version byte, then postcard.
+//!
+//! Version 2 is version 1 with more behind it. A state of version 1 is read as one whose filters must start anew.
 
 use super::Sensor;
 use super::emit::{Condition, Judge, Orphan};
+use super::meters::Meters;
 use super::sensor::Stream;
 use super::settings::Settings;
+use super::spectral::Spectral;
 use crate::alert::{Phase, Rule};
 use crate::config::LimitRule;
 use crate::detect::{Baseline, BaselineHead};
@@ -13,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// First byte of a saved state.
-const STATE_VERSION: u8 = 1;
+const STATE_VERSION: u8 = 2;
+
+/// The oldest version that can be read.
+const STATE_VERSION_MIN: u8 = 1;
 
 /// Why a saved state cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +72,8 @@ pub(super) fn save(sensor: &mut Sensor, settings: &Settings) -> SensorSave {
     };
     // A Vec takes any length, and no type here refuses to be written.
     let state = postcard::to_extend(&saved, vec![STATE_VERSION]).unwrap_or_default();
+    let more = saved.stream.as_ref().map(|stream| (&stream.meters, &stream.spectral));
+    let state = postcard::to_extend(&more, state).unwrap_or_default();
     sensor.stream = saved.stream;
     let (baseline, baseline_len) = match &mut judge.baseline {
         Some(baseline) => (baseline.take_changed(), baseline.rows()),
@@ -81,11 +90,13 @@ pub(super) fn restore(save: &SensorSave, settings: &Settings) -> (Sensor, Option
     let Some((&version, body)) = save.state.split_first() else {
         return (sensor, refuse("it has no version"));
     };
-    if version != STATE_VERSION {
-        let reason = format!("its version is {version}, but this build reads version {STATE_VERSION}");
+    if !(STATE_VERSION_MIN..=STATE_VERSION).contains(&version) {
+        let reason = format!(
+            "its version is {version}, but this build reads versions {STATE_VERSION_MIN} to {STATE_VERSION}"
+        );
         return (sensor, refuse(&reason));
     }
-    let Ok(saved) = postcard::from_bytes::<Saved>(body) else { return (sensor, refuse("it is malformed")) };
+    let Ok(saved) = read(version, body) else { return (sensor, refuse("it is malformed")) };
     if saved.stream.as_ref().is_some_and(|stream| !stream.is_sound()) {
         return (sensor, refuse("its parts do not fit each other"));
     }
@@ -111,6 +122,20 @@ pub(super) fn restore(save: &SensorSave, settings: &Settings) -> (Sensor, Option
         sensor.judge.resume(settings, condition.rule, condition.axis, condition.phase);
     }
     (sensor, error)
+}
+
+fn read(version: u8, body: &[u8]) -> postcard::Result<Saved> {
+    let (mut saved, rest) = postcard::take_from_bytes::<Saved>(body)?;
+    if version == 1 {
+        // Windows and filters as they were then lack what is measured now.
+        saved.stream = None;
+        return Ok(saved);
+    }
+    let more = postcard::from_bytes::<Option<(Meters, Spectral)>>(rest)?;
+    if let (Some(stream), Some((meters, spectral))) = (&mut saved.stream, more) {
+        (stream.meters, stream.spectral) = (meters, spectral);
+    }
+    Ok(saved)
 }
 
 impl Judge {
@@ -155,7 +180,11 @@ impl Judge {
         match heir {
             Some(condition) => condition.phase = phase,
             // The rule was valid when the alert was raised; one that is not any more has nothing left to be withdrawn under.
-            None => self.orphans.extend(Rule::new(&rule).map(|rule| Orphan { rule, axis, phase })),
+            None => self.orphans.extend(Rule::new(&rule, &settings.pipeline.bands).map(|rule| Orphan {
+                rule,
+                axis,
+                phase,
+            })),
         }
     }
 }

@@ -274,13 +274,79 @@ pub enum Averaging {
     PeakHold,
 }
 
-/// The average of spectra, as squared magnitudes. `32 x bins` bytes.
+/// The average of spectra, as squared magnitudes. `32 x bins` bytes; less when saved, see [`SavedAverage`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(into = "SavedAverage", try_from = "SavedAverage")]
 pub struct Average {
     averaging: Averaging,
     count: u64,
     /// Sums for [`Averaging::Linear`], else the average or the largest.
     values: Vec<Bin>,
+}
+
+/// An average without the channels that are silent, and without digits that are none: the largest of numbers in single precision
+/// is one of them.
+#[derive(Serialize, Deserialize)]
+struct SavedAverage {
+    averaging: Averaging,
+    count: u64,
+    bins: u32,
+    /// A bit for each channel that is not silent.
+    lanes: u8,
+    /// Values of these channels, bin by bin, for [`Averaging::PeakHold`].
+    single: Vec<f32>,
+    /// As well, for the others.
+    double: Vec<f64>,
+}
+
+impl SavedAverage {
+    fn has(&self, lane: usize) -> bool {
+        self.lanes & (1 << lane) != 0
+    }
+}
+
+impl From<Average> for SavedAverage {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "bins of a transform; squares came as single precision"
+    )]
+    fn from(average: Average) -> Self {
+        let Average { averaging, count, values } = average;
+        let is_used = |lane: usize| values.iter().any(|bin| bin[lane] != 0.0);
+        let lanes = (0..LANES).filter(|&lane| is_used(lane)).fold(0, |lanes, lane| lanes | 1 << lane);
+        let bins = values.len() as u32;
+        let mut saved = Self { averaging, count, bins, lanes, single: Vec::new(), double: Vec::new() };
+        for bin in &values {
+            for (_, value) in bin.iter().enumerate().filter(|(lane, _)| lanes & (1 << lane) != 0) {
+                match averaging {
+                    Averaging::PeakHold => saved.single.push(*value as f32),
+                    Averaging::Linear | Averaging::Exponential { .. } => saved.double.push(*value),
+                }
+            }
+        }
+        saved
+    }
+}
+
+impl TryFrom<SavedAverage> for Average {
+    type Error = &'static str;
+
+    fn try_from(saved: SavedAverage) -> Result<Self, Self::Error> {
+        let bins = saved.bins as usize;
+        let used = (0..LANES).filter(|&lane| saved.has(lane)).count();
+        if bins > super::fft::LEN_MAX / 2 + 1 || saved.single.len() + saved.double.len() != bins * used {
+            return Err("an average's values do not fit its bins");
+        }
+        let mut made = Self::new(saved.averaging, bins);
+        made.count = saved.count;
+        let mut values = saved.single.iter().copied().map(f64::from).chain(saved.double.iter().copied());
+        for bin in &mut made.values {
+            for (_, slot) in bin.iter_mut().enumerate().filter(|(lane, _)| saved.has(*lane)) {
+                *slot = values.next().unwrap_or(0.0);
+            }
+        }
+        Ok(made)
+    }
 }
 
 impl Average {

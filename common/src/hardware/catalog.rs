@@ -70,7 +70,11 @@ impl Catalog {
                             Some((key, reason)) => Err((line_of(&text, None, key), reason)),
                             None => Ok(()),
                         }),
-                    Some("machines") => add(&mut catalog.machines, stem, &text, |machine| &machine.name),
+                    Some("machines") => add(&mut catalog.machines, stem, &text, |machine| &machine.name)
+                        .and_then(|()| match catalog.machines.get(stem).and_then(Machine::fault) {
+                            Some((key, reason)) => Err((line_of(&text, None, key), reason)),
+                            None => Ok(()),
+                        }),
                     Some("nodes") => {
                         nodes.insert(stem.to_string(), (path.clone(), text.clone()));
                         add(&mut catalog.nodes, stem, &text, |node| &node.name)
@@ -325,6 +329,28 @@ mod tests {
             [(orders.bpfo, 3.5848), (orders.bpfi, 5.4152), (orders.ftf, 0.3983), (orders.bsf, 2.3567)]
         {
             assert!((found - published).abs() < 1e-4, "{found} against {published}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_contradicts_itself_is_refused() {
+        let bearing = "[[bearing]]\nplace = \"front\"\ndesignation = \"d\"\nballs = 9\nball_diameter_mm = 50\n\
+                       pitch_diameter_mm = 39\nsource = \"s\"\n";
+        let gear = "[[gear]]\nplace = \"pinion\"\nteeth = 0\nsource = \"s\"\n";
+        let slow = "[spindle]\nrpm_max = 100\nrpm_min = 200\nsource = \"s\"\n";
+        let fast = "[spindle]\nrpm_max = 100\nrpm = 200\nsource = \"s\"\n";
+        let many = "[[tool]]\nname = \"t\"\nflutes = 2\nsource = \"s\"\n".repeat(17);
+        for (part, wanted) in [
+            (bearing, "front: a bearing's element diameter"),
+            (gear, "pinion: teeth and ratio"),
+            (slow, "rpm and rpm_min must be"),
+            (fast, "rpm and rpm_min must be"),
+            (&*many, "17 of them; there may be 16"),
+        ] {
+            let text = std::format!("name = \"m\"\ntitle = \"t\"\n{part}");
+            let errors = Catalog::parse([("x/machines/m.toml".to_string(), text)]).unwrap_err();
+            assert!(errors[0].to_string().contains(wanted), "{}", errors[0]);
+            assert!(errors[0].to_string().starts_with("x/machines/m.toml:3: "), "{}", errors[0]);
         }
     }
 

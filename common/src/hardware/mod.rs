@@ -306,15 +306,73 @@ pub struct Machine {
     /// Bearings whose fault frequencies are of interest.
     #[serde(default)]
     pub bearing: Vec<Bearing>,
+    /// Gears whose mesh is of interest.
+    #[serde(default)]
+    pub gear: Vec<Gear>,
     /// Tools, for tooth-pass lines.
     #[serde(default)]
     pub tool: Vec<Tool>,
+}
+
+/// Most bearings, gears and tools of a machine, each.
+pub const MACHINE_PARTS_MAX: usize = 16;
+
+impl Machine {
+    /// What contradicts itself: the key, and what is wrong.
+    pub(crate) fn fault(&self) -> Option<(&'static str, String)> {
+        let counts = [("bearing", self.bearing.len()), ("gear", self.gear.len()), ("tool", self.tool.len())];
+        if let Some((key, count)) = counts.into_iter().find(|(_, count)| *count > MACHINE_PARTS_MAX) {
+            return Some((key, std::format!("{count} of them; there may be {MACHINE_PARTS_MAX}")));
+        }
+        for bearing in &self.bearing {
+            if let Err(error) = bearing.geometry().orders() {
+                return Some(("bearing", std::format!("{}: {error}", bearing.place)));
+            }
+        }
+        for gear in &self.gear {
+            if gear.teeth == 0 || !(gear.ratio.is_finite() && gear.ratio > 0.0) {
+                return Some(("gear", std::format!("{}: teeth and ratio must be above 0", gear.place)));
+            }
+        }
+        let spindle = self.spindle.as_ref()?;
+        let is_speed = |rpm: f64| rpm > 0.0 && rpm <= spindle.rpm_max;
+        let fine = spindle.rpm_max.is_finite()
+            && [spindle.rpm, spindle.rpm_min].into_iter().flatten().all(is_speed)
+            && spindle.rpm_min != Some(spindle.rpm_max);
+        (!fine).then(|| ("spindle", "rpm and rpm_min must be above 0 and up to rpm_max".into()))
+    }
+}
+
+/// A gear on a shaft.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gear {
+    /// Where it sits.
+    pub place: String,
+    /// Teeth.
+    pub teeth: u32,
+    /// Turns of its shaft for one of the spindle.
+    #[serde(default = "one")]
+    pub ratio: f64,
+    /// Where this is from.
+    pub source: String,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// A spindle.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spindle {
+    /// The speed where there is only one, revolutions per minute.
+    #[serde(default)]
+    pub rpm: Option<f64>,
+    /// Lowest speed at which it works: without `rpm`, the speed is looked for in spectra from here to `rpm_max`, which should be
+    /// less than twice as much.
+    #[serde(default)]
+    pub rpm_min: Option<f64>,
     /// Highest speed, revolutions per minute.
     pub rpm_max: f64,
     /// Where this is from.
@@ -356,6 +414,17 @@ pub struct BearingOrders {
 }
 
 impl Bearing {
+    /// As the signal processing takes it.
+    #[must_use]
+    pub const fn geometry(&self) -> crate::dsp::Bearing {
+        crate::dsp::Bearing {
+            elements: self.balls,
+            element_diameter: self.ball_diameter_mm,
+            pitch_diameter: self.pitch_diameter_mm,
+            contact_angle_deg: self.contact_angle_deg,
+        }
+    }
+
     /// Fault frequencies for a standing outer race: BPFO = n/2 (1-r), BPFI = n/2 (1+r), FTF = (1-r)/2, BSF = D/(2d) (1-r²)
     /// with r = d/D cos φ.
     #[must_use]

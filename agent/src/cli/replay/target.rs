@@ -31,6 +31,7 @@ pub(super) struct Files {
     dir: PathBuf,
     features: BufWriter<File>,
     rollups: BufWriter<File>,
+    spectra: BufWriter<File>,
     alerts: BufWriter<File>,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct Topics {
 }
 
 impl Target {
-    /// `features.jsonl`, `rollups.jsonl` and `alerts.jsonl` in `dir`, none of which may exist.
+    /// `features.jsonl`, `rollups.jsonl`, `spectra.jsonl` and `alerts.jsonl` in `dir`, none of which may exist.
     pub(super) fn files(dir: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let create = |name: &str| {
@@ -57,6 +58,7 @@ impl Target {
             dir: dir.to_owned(),
             features: create("features.jsonl")?,
             rollups: create("rollups.jsonl")?,
+            spectra: create("spectra.jsonl")?,
             alerts: create("alerts.jsonl")?,
         })))
     }
@@ -75,7 +77,7 @@ impl Target {
             |kinds: &'static [OutputKind]| Box::new(OutputsLog::new(log.reader(), kinds)) as Box<dyn Log>;
         let logs = vec![
             (LaneName::Alerts, of(&[OutputKind::Alert])),
-            (LaneName::Features, of(&[OutputKind::Features, OutputKind::Rollup])),
+            (LaneName::Features, of(&[OutputKind::Features, OutputKind::Rollup, OutputKind::Spectrum])),
         ];
         let destination =
             KafkaDestination::new(&settings, &config.gateway.name, dir.path(), logs, Clock::system())?;
@@ -134,6 +136,7 @@ impl Files {
                 OutputKind::Features => &mut self.features,
                 OutputKind::Rollup => &mut self.rollups,
                 OutputKind::Alert => &mut self.alerts,
+                OutputKind::Spectrum => &mut self.spectra,
             };
             file.write_all(&output.json)?;
             file.write_all(b"\n")?;
@@ -142,7 +145,9 @@ impl Files {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        [&mut self.features, &mut self.rollups, &mut self.alerts].into_iter().try_for_each(Write::flush)
+        [&mut self.features, &mut self.rollups, &mut self.spectra, &mut self.alerts]
+            .into_iter()
+            .try_for_each(Write::flush)
     }
 }
 

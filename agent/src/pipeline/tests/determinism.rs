@@ -1,7 +1,7 @@
 //! Same records, same bytes: pushed twice, or with a restart at any record.
 
 use super::*;
-use crate::config::{LimitRule, Severity};
+use crate::config::{Band, LimitRule, Severity};
 use crate::outputs::SensorSave;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +11,14 @@ fn config() -> Config {
     config.pipeline.window = Duration::from_millis(100);
     config.pipeline.rollup = Duration::from_millis(250);
     config.pipeline.velocity_band_hz = [40.0, 400.0];
+    config.pipeline.high_frequency_hz = 500.0;
+    config.pipeline.bands = vec![Band { name: "tone".into(), low_hz: 100.0, high_hz: 160.0 }];
+    config.pipeline.spectrum.every = Duration::from_secs(1);
+    config.pipeline.spectrum.average = Duration::from_millis(400);
+    config.pipeline.spectrum.resolution_hz = 20.0;
     config.anomaly.history_windows = 10;
     config.anomaly.learning_windows = 4;
-    config.rules = ["acceleration_rms", "anomaly_score"]
+    config.rules = ["acceleration_rms", "anomaly_score", "band:tone"]
         .map(|feature| LimitRule {
             name: format!("high {feature}"),
             sensor: "*/*/*".into(),
@@ -133,6 +138,8 @@ fn the_same_records_give_the_same_bytes() {
     ids.dedup();
     assert_eq!(ids.len(), once.len(), "ids are unique");
     let alerts = of_kind(&once, OutputKind::Alert);
+    assert!(of_kind(&once, OutputKind::Spectrum).len() >= 4);
+    assert!(alerts.iter().any(|a| a["event"] == "raised" && a["feature"] == "band:tone"));
     assert!(alerts.iter().any(|a| a["event"] == "raised") && alerts.iter().any(|a| a["event"] == "cleared"));
 }
 

@@ -14,6 +14,9 @@ fn config() -> Config {
     config.pipeline.window = Duration::from_millis(100);
     config.pipeline.rollup = Duration::from_millis(250);
     config.pipeline.velocity_band_hz = [40.0, 400.0];
+    config.pipeline.spectrum.every = Duration::from_secs(1);
+    config.pipeline.spectrum.average = Duration::from_secs(1);
+    config.pipeline.spectrum.resolution_hz = 20.0;
     config.anomaly.history_windows = 10;
     config.anomaly.learning_windows = 4;
     config.rules = vec![LimitRule {
@@ -63,8 +66,22 @@ fn saved() -> SensorSave {
 fn a_sensors_state_keeps_its_bytes() {
     let save = saved();
     assert_eq!(save.applied, 16);
-    assert_eq!(save.state.first(), Some(&1), "the version");
-    assert_eq!((save.state.len(), crc32c(&save.state)), (4295, 3_326_172_888));
+    assert_eq!(save.state.first(), Some(&2), "the version");
+    assert_eq!((save.state.len(), crc32c(&save.state)), (0, 0));
+}
+
+#[test]
+fn a_state_of_version_1_keeps_its_alerts_and_starts_its_filters_anew() {
+    // As version 1 wrote it of the same blocks, by its pinned checksum.
+    let state = include_bytes!("state-v1.bin").to_vec();
+    assert_eq!((state.len(), crc32c(&state)), (4295, 3_326_172_888));
+    let save = SensorSave { state, ..saved() };
+    let (sensor, error) = state::restore(&save, &Settings::new(&config()));
+    assert_eq!(error, None);
+    assert_eq!((sensor.applied, sensor.judge.axes.len()), (16, 2));
+    assert!(sensor.stream.is_none());
+    let standing = sensor.judge.conditions.iter().filter(|c| c.phase != crate::alert::Phase::Normal);
+    assert_eq!(standing.count(), 2);
 }
 
 #[test]
@@ -80,11 +97,11 @@ fn a_baselines_rows_keep_their_bytes() {
 #[test]
 fn a_state_of_a_newer_version_is_refused_in_words() {
     let mut save = saved();
-    save.state[0] = 2;
+    save.state[0] = 3;
     let (_, error) = state::restore(&save, &Settings::new(&config()));
     let error = error.expect("an error").to_string();
     assert_eq!(
         error,
-        "saved state of sensor s/m/a is dropped: its version is 2, but this build reads version 1"
+        "saved state of sensor s/m/a is dropped: its version is 3, but this build reads versions 1 to 2"
     );
 }

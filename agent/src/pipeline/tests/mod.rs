@@ -3,10 +3,13 @@
 mod clock;
 mod determinism;
 mod golden;
+mod lines;
+mod measures;
 mod quality;
 mod runner;
 mod schema;
 mod signals;
+mod spectra;
 mod steps;
 
 use super::*;

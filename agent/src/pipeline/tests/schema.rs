@@ -1,7 +1,7 @@
 //! Every record is valid by the JSON Schemas that `agent/schema` promises to others, and they know the same words.
 
 use super::*;
-use crate::config::{LimitRule, Severity};
+use crate::config::{Band, LimitRule, Severity};
 use std::time::Duration;
 
 fn schema(name: &str) -> Value {
@@ -13,6 +13,9 @@ fn schema(name: &str) -> Value {
 fn every_record_of_a_rough_day_is_valid() {
     let mut config = config();
     config.anomaly.learning_windows = 2;
+    config.pipeline.high_frequency_hz = 1000.0;
+    config.pipeline.spectrum.every = Duration::from_secs(1);
+    config.pipeline.spectrum.average = Duration::from_secs(1);
     config.rules = FEATURES
         .map(|feature| LimitRule {
             name: feature.name.into(),
@@ -26,6 +29,15 @@ fn every_record_of_a_rough_day_is_valid() {
             severity: Severity::Advisory,
         })
         .to_vec();
+    config.pipeline.bands = [("low", 0.0, 100.0), ("beyond", 5000.0, 6000.0)]
+        .map(|(name, low_hz, high_hz)| Band { name: name.into(), low_hz, high_hz })
+        .to_vec();
+    config.rules.push(LimitRule {
+        name: "low".into(),
+        feature: "band:low".into(),
+        unit: "m/s2".into(),
+        ..config.rules[0].clone()
+    });
     let board = Board { rate_nominal_hz: 3000.0, rate_hz: 2990.0, ..Board::new() };
     let quiet = |t: f64| 0.1 * (700.0 * t).sin();
     let rough = |t: f64| quiet(t) * if t > 5.0 { 500.0 } else { 1.0 };
@@ -38,6 +50,7 @@ fn every_record_of_a_rough_day_is_valid() {
     for (kind, name) in [
         (OutputKind::Features, "features.json"),
         (OutputKind::Rollup, "rollup.json"),
+        (OutputKind::Spectrum, "spectrum.json"),
         (OutputKind::Alert, "alert.json"),
     ] {
         let validator = jsonschema::validator_for(&schema(name)).expect("a valid schema");
@@ -65,7 +78,7 @@ fn schema_and_code_know_the_same_features_and_flags() {
         assert_eq!(features.pointer(&unit), Some(&Value::from(feature.unit)), "{}", feature.name);
     }
     let names: Vec<_> = FEATURES.iter().map(|feature| Value::from(feature.name)).collect();
-    assert_eq!(schema("alert.json").pointer("/properties/feature/enum"), Some(&Value::from(names)));
+    assert_eq!(schema("alert.json").pointer("/properties/feature/anyOf/0/enum"), Some(&Value::from(names)));
 }
 
 #[test]

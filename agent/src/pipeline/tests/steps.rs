@@ -1,7 +1,7 @@
 //! Nodes that send less: thinned out samples, and features of their own.
 
 use super::*;
-use crate::config::{LimitRule, Severity};
+use crate::config::{Band, LimitRule, Severity};
 use crate::record::record_flags;
 use spindle_common::wire::messages::AxisFeatures;
 use std::collections::HashSet;
@@ -77,6 +77,9 @@ fn board() -> Board {
 fn config() -> Config {
     let mut config = super::config();
     config.anomaly.learning_windows = 3;
+    config.pipeline.bands = vec![Band { name: "low".into(), low_hz: 10.0, high_hz: 400.0 }];
+    config.pipeline.spectrum.every = Duration::from_secs(2);
+    config.pipeline.spectrum.average = Duration::from_secs(2);
     config.rules = vec![LimitRule {
         name: "high".into(),
         sensor: "*/*/*".into(),
@@ -150,6 +153,12 @@ fn a_nodes_own_features_are_records_like_others_and_raise_alerts() {
     // A channel that does not move.
     assert_eq!((&first["axes"][1]["crest"], &first["axes"][1]["kurtosis"]), (&Value::Null, &Value::Null));
     assert_eq!(first["measures"]["velocity_rms"]["band_hz"], serde_json::json!([10, 1000]));
+    // What nodes do not compute.
+    for name in ["skewness", "displacement_peak_to_peak", "high_frequency_rms"] {
+        assert_eq!(first["axes"][0][name], Value::Null, "{name}");
+        assert_eq!(first["measures"][name]["band_hz"], Value::Null, "{name}");
+    }
+    assert_eq!(first["axes"][0]["bands"], serde_json::json!({ "low": null }));
     let states: Vec<_> = own.iter().map(|r| r["anomaly"]["state"].as_str().unwrap()).collect();
     assert_eq!(states[0], "learning");
     assert!(number_at(own[4], "/axes/0/anomaly_score") > 8.0, "{}", own[4]);
