@@ -90,14 +90,20 @@ fn best_order<S: Copy + Into<i32>>(channel: &[S], bits: u32) -> u32 {
     // A third difference is below 2^(bits + 2): so many of them fit a 32-bit sum, which is all that a Cortex-M adds at once.
     for samples in rest.chunks(1 << (30 - bits)) {
         let before = last;
-        let (mut total, mut rises) = (0, [0_u32; 4]);
+        // Order 0 by itself: all four in one loop would take more than a Cortex-M's registers, which costs more than a second load.
+        let rise = |value: i32| value.max(0).cast_unsigned();
+        let (total, zeroth) = samples.iter().fold((0, 0), |(total, positive), &sample| {
+            let value = sample.into();
+            (total + value, positive + rise(value))
+        });
+        let [mut first, mut second, mut third] = [0; 3];
         for &sample in samples {
             let found = differences(&mut last, sample.into());
-            total += found[0];
-            for (rise, difference) in rises.iter_mut().zip(found) {
-                *rise += difference.max(0).cast_unsigned();
-            }
+            first += rise(found[1]);
+            second += rise(found[2]);
+            third += rise(found[3]);
         }
+        let rises = [zeroth, first, second, third];
         // Magnitudes are twice what is positive less all of it, and all of a difference is how far the order below has come.
         let come = [total, last[0] - before[0], last[1] - before[1], last[2] - before[2]];
         for ((sum, rise), come) in sums.iter_mut().zip(rises).zip(come) {
