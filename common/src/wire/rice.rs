@@ -90,18 +90,24 @@ fn best_order<S: Copy + Into<i32>>(channel: &[S], bits: u32) -> u32 {
     // A third difference is below 2^(bits + 2): so many of them fit a 32-bit sum, which is all that a Cortex-M adds at once.
     for samples in rest.chunks(1 << (30 - bits)) {
         let before = last;
-        let (mut zeroth, mut rises) = (0, [0_u32; 3]);
+        // Order 0 by itself: all four in one loop would take more than a Cortex-M's registers, which costs more than a second load.
+        let rise = |value: i32| value.max(0).cast_unsigned();
+        let (total, zeroth) = samples.iter().fold((0, 0), |(total, positive), &sample| {
+            let value = sample.into();
+            (total + value, positive + rise(value))
+        });
+        let [mut first, mut second, mut third] = [0; 3];
         for &sample in samples {
             let found = differences(&mut last, sample.into());
-            zeroth += found[0].unsigned_abs();
-            for (rise, difference) in rises.iter_mut().zip(&found[1..]) {
-                *rise += (*difference).max(0).cast_unsigned();
-            }
+            first += rise(found[1]);
+            second += rise(found[2]);
+            third += rise(found[3]);
         }
-        // Magnitudes are twice what is positive less all of it, and that is how far the order below has come.
-        sums[0] += i64::from(zeroth);
-        for (order, sum) in sums.iter_mut().enumerate().skip(1) {
-            *sum += 2 * i64::from(rises[order - 1]) - i64::from(last[order - 1] - before[order - 1]);
+        let rises = [zeroth, first, second, third];
+        // Magnitudes are twice what is positive less all of it, and all of a difference is how far the order below has come.
+        let come = [total, last[0] - before[0], last[1] - before[1], last[2] - before[2]];
+        for ((sum, rise), come) in sums.iter_mut().zip(rises).zip(come) {
+            *sum += 2 * i64::from(rise) - i64::from(come);
         }
     }
     let orders_usable = channel.len().min(4);
@@ -312,19 +318,30 @@ impl Writer<'_> {
         let (places, _) = self.out.get_mut(self.at..)?.as_chunks_mut::<4>();
         let mut places = places.iter_mut();
         let places_before = places.len();
-        for &code in codes {
+        let mut put = |code: u32| {
             let tail = one | (code & (one - 1));
             used += (code >> parameter) + (1 + parameter);
             // Its last bit is number `used` from the top. What does not fit comes out at the top again, for the next word.
             let turned = tail.rotate_right(used);
             if used <= 32 {
                 word |= turned;
-                continue;
+                return Some(());
             }
             used -= 32;
             let fits = tail >> used;
             *places.next()? = (word | fits).to_be_bytes();
             word = turned ^ fits;
+            Some(())
+        };
+        // By eight, so that keeping count is little against it.
+        let (eights, rest) = codes.as_chunks::<8>();
+        for eight in eights {
+            for &code in eight {
+                put(code)?;
+            }
+        }
+        for &code in rest {
+            put(code)?;
         }
         if used == 32 {
             *places.next()? = word.to_be_bytes();

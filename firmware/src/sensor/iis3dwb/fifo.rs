@@ -46,6 +46,19 @@ pub(super) struct Run {
 /// Tags of four acceleration words that follow each other, slot 0 lowest. The slot counter goes round in four: so do they.
 const XL_TAGS: u32 = u32::from_le_bytes([tag(TAG_XL, 0), tag(TAG_XL, 1), tag(TAG_XL, 2), tag(TAG_XL, 3)]);
 
+/// Frames that one timestamp stands for, and words with it.
+const GROUP_FRAMES: usize = FRAMES_PER_STAMP as usize;
+const GROUP_WORDS: usize = GROUP_FRAMES + 1;
+
+/// The tags of the four acceleration words that follow one with this slot counter.
+const fn tags_after(slot: u8) -> u32 {
+    XL_TAGS.rotate_right(8 * (slot as u32 + 1))
+}
+
+fn tags(four: &[Word; 4]) -> u32 {
+    u32::from_le_bytes(four.map(|word| word[0]))
+}
+
 /// Keeps the sample count over batches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counter {
@@ -70,8 +83,11 @@ impl Counter {
         let mut waiting: Option<(u32, u8)> = None;
         let mut located = false;
         loop {
+            if waiting.is_none() {
+                located |= self.groups(words.get(run.words..).unwrap_or_default(), run);
+            }
             let rest = words.get(run.words..).unwrap_or_default();
-            // Nearly all words are the accelerations that come next; they need no parity counted.
+            // Accelerations that come next need no parity counted.
             let plain = if waiting.is_none() { self.plain(rest) } else { 0 };
             run.words += plain;
             run.frames += plain;
@@ -99,7 +115,7 @@ impl Counter {
                     if run.stamps.push(run.words as u16).is_err() {
                         break;
                     }
-                    let ticks = u32::from_le_bytes([word[1], word[2], word[3], word[4]]);
+                    let ticks = ticks_of(word);
                     if run.frames > 0 && self.slot == Some(slot) {
                         stamp = Some(ticks);
                     } else {
@@ -126,13 +142,44 @@ impl Counter {
         Ok(())
     }
 
+    /// Takes the groups at the start of these words that are as they should be: the accelerations which come next and, just
+    /// behind the last one's, its timestamp, which tells that nothing was lost. Nearly all words are in such groups, so this
+    /// is where a word's cost is made: nothing is decided before a group's end. Returns whether there was one.
+    fn groups(&mut self, words: &[Word], run: &mut Run) -> bool {
+        let (Some((mut ticks, index)), Some(step), Some(slot)) = (self.anchor, self.group, self.slot) else {
+            return false;
+        };
+        if index + 1 != self.next {
+            return false;
+        }
+        let next = tags_after(slot);
+        let mut taken = 0;
+        for [frames @ .., stamp] in words.as_chunks::<GROUP_WORDS>().0 {
+            let (fours, _) = frames.as_chunks::<4>();
+            let unlike = fours.iter().fold(0, |unlike, four| unlike | (tags(four) ^ next));
+            let stamped = stamp[0] == tag(TAG_TIMESTAMP, slot) && ticks_of(stamp) == ticks.wrapping_add(step);
+            let place = run.words + taken * GROUP_WORDS + GROUP_WORDS - 1;
+            if unlike != 0 || !stamped || run.stamps.push(place as u16).is_err() {
+                break;
+            }
+            ticks = ticks.wrapping_add(step);
+            taken += 1;
+        }
+        let frames = taken as u64 * FRAMES_PER_STAMP;
+        // Their number is a multiple of four, so the slot counter ends where it was.
+        self.next += frames;
+        self.anchor = Some((ticks, index + frames));
+        run.words += taken * GROUP_WORDS;
+        run.frames += frames as usize;
+        taken > 0
+    }
+
     /// Counts the words at the start of these that are the accelerations which come next.
     fn plain(&mut self, all: &[Word]) -> usize {
         let Some(last) = self.slot else { return 0 };
-        let next = XL_TAGS.rotate_right(8 * (u32::from(last) + 1));
+        let next = tags_after(last);
         let (fours, _) = all.as_chunks::<4>();
-        let same = |four: &&[Word; 4]| u32::from_le_bytes(four.map(|word| word[0])) == next;
-        let mut words = 4 * fours.iter().take_while(same).count();
+        let mut words = 4 * fours.iter().take_while(|four| tags(four) == next).count();
         for (word, tag) in all.get(words..).unwrap_or_default().iter().zip(next.to_le_bytes()) {
             if word[0] != tag {
                 break;
@@ -153,7 +200,7 @@ impl Counter {
         let next = ticks.wrapping_add(group);
         let expected = index + FRAMES_PER_STAMP + 1 == self.next
             && word[0] == tag(TAG_TIMESTAMP, slot)
-            && [word[1], word[2], word[3], word[4]] == next.to_le_bytes();
+            && ticks_of(word) == next;
         if expected {
             self.anchor = Some((next, self.next - 1));
         }
@@ -189,64 +236,104 @@ impl Run {
 
     /// Puts the next frames of the run, whose words are given, into as many places as there are. Returns the samples'
     /// [`magnitude`](crate::sensor::magnitude)s put together, of which those in the inner half of the range are told as 0.
-    pub(super) fn unpack(&mut self, words: &[Word], [mut xs, mut ys, mut zs]: [&mut [i16]; 3]) -> u32 {
+    pub(super) fn unpack(&mut self, words: &[Word], places: [&mut [i16]; 3]) -> u32 {
+        // As bytes, so that two samples can be put by one instruction.
+        let [mut xs, mut ys, mut zs] = places.map(bytemuck::cast_slice_mut::<i16, [u8; 2]>);
         let mut unlike = 0;
         loop {
-            let stamp = self.stamps.get(self.stamps_passed).map(|&at| usize::from(at));
-            let frames = (stamp.unwrap_or(self.words) - self.unpacked).min(xs.len());
+            let words = words.get(self.unpacked..).unwrap_or_default();
+            let groups = self.groups_next().min(xs.len() / GROUP_FRAMES);
+            let frames = if groups > 0 { groups * GROUP_FRAMES } else { self.frames_next().min(xs.len()) };
             let (x, y, z);
             ((x, xs), (y, ys), (z, zs)) =
                 (xs.split_at_mut(frames), ys.split_at_mut(frames), zs.split_at_mut(frames));
-            unlike |= planar(words.get(self.unpacked..).unwrap_or_default(), [x, y, z]);
-            self.unpacked += frames;
+            unlike |= if groups > 0 { planar_groups(words, [x, y, z]) } else { planar(words, [x, y, z]) };
+            self.unpacked += frames + groups;
+            self.stamps_passed += groups;
             self.frames -= frames;
-            if stamp != Some(self.unpacked) {
-                // The highest two bits of a sample differ: it is in the outer half of the range.
-                return if unlike & 0x8000_8000 == 0 { 0 } else { 0x7FFF };
+            if groups == 0 {
+                if self.stamps.get(self.stamps_passed).is_none_or(|&at| usize::from(at) != self.unpacked) {
+                    // The highest two bits of a sample differ: it is in the outer half of the range.
+                    return if unlike & 0x8000_8000 == 0 { 0 } else { 0x7FFF };
+                }
+                self.unpacked += 1;
+                self.stamps_passed += 1;
             }
-            self.unpacked += 1;
-            self.stamps_passed += 1;
         }
+    }
+
+    /// Frames before the next timestamp.
+    fn frames_next(&self) -> usize {
+        self.stamps.get(self.stamps_passed).map_or(self.words, |&at| usize::from(at)) - self.unpacked
+    }
+
+    /// Groups, each of 32 frames and a timestamp, that come next.
+    fn groups_next(&self) -> usize {
+        let stamps = self.stamps.get(self.stamps_passed..).unwrap_or_default();
+        let expected = (self.unpacked + GROUP_FRAMES..).step_by(GROUP_WORDS);
+        stamps.iter().zip(expected).take_while(|&(&at, expected)| usize::from(at) == expected).count()
     }
 }
 
-/// Puts as many frames as there are places. The result has bit 15 or 31 set when the highest two bits of any sample differ.
-#[inline(never)]
-fn planar(words: &[Word], [xs, ys, zs]: [&mut [i16]; 3]) -> u32 {
-    let frames = xs.len();
-    let (Some(words), Some(ys), Some(zs)) = (words.get(..frames), ys.get_mut(..frames), zs.get_mut(..frames))
-    else {
-        return 0;
-    };
-    // Both samples of a pair at once: they cost as much as one.
-    let unlike = |pair: u32| pair ^ pair << 1;
+/// Places for samples of a channel, little-endian.
+type Places<'p> = &'p mut [[u8; 2]];
+
+/// As [`planar`], of groups.
+fn planar_groups(words: &[Word], [xs, ys, zs]: [Places<'_>; 3]) -> u32 {
+    let (groups, _) = words.as_chunks::<GROUP_WORDS>();
+    let (xs, ys, zs) = (xs.as_chunks_mut(), ys.as_chunks_mut(), zs.as_chunks_mut());
     let mut found = 0;
-    let ((fours, words), (x4, xs)) = (words.as_chunks::<4>(), xs.as_chunks_mut::<4>());
-    let ((y4, ys), (z4, zs)) = (ys.as_chunks_mut::<4>(), zs.as_chunks_mut::<4>());
-    for (((four, x), y), z) in fours.iter().zip(x4).zip(y4).zip(z4) {
-        for at in [0, 2] {
-            let (xy, first) = put(&four[at], &mut x[at], &mut y[at], &mut z[at]);
-            found |= unlike(xy);
-            let (xy, second) = put(&four[at + 1], &mut x[at + 1], &mut y[at + 1], &mut z[at + 1]);
-            found |= unlike(xy) | unlike(first | second << 16);
-        }
-        // Or else the compiler puts all this off and keeps more pairs until then than there are registers.
-        found = core::hint::black_box(found);
-    }
-    for (((word, x), y), z) in words.iter().zip(xs).zip(ys).zip(zs) {
-        let (xy, third) = put(word, x, y, z);
-        found |= unlike(xy) | unlike(third);
+    for ((([frames @ .., _], x), y), z) in groups.iter().zip(xs.0).zip(ys.0).zip(zs.0) {
+        let [x, y, z]: [&mut [[u8; 2]; GROUP_FRAMES]; 3] = [x, y, z];
+        found |= planar(frames, [x, y, z]);
     }
     found
 }
 
-/// Puts a frame; returns its first two samples as a pair, and the third.
-fn put(word: &Word, x: &mut i16, y: &mut i16, z: &mut i16) -> (u32, u32) {
-    let [_, samples @ ..] = word;
-    let (Some(xy), Some(third)) = (samples.first_chunk(), samples.last_chunk()) else { return (0, 0) };
-    let (xy, third) = (u32::from_le_bytes(*xy), u16::from_le_bytes(*third));
-    (*x, *y, *z) = (xy as i16, (xy >> 16) as i16, third.cast_signed());
-    (xy, third.into())
+/// Puts as many frames as there are places. The result has bit 15 or 31 set when the highest two bits of any sample differ.
+#[inline(always)]
+fn planar(words: &[Word], [xs, ys, zs]: [Places<'_>; 3]) -> u32 {
+    let mut found = 0;
+    let (fours, words) = words.get(..xs.len()).unwrap_or_default().as_chunks::<4>();
+    let [(x4, xs), (y4, ys), (z4, zs)] = [xs, ys, zs].map(pairs);
+    for ((([a, b, c, d], [x, x_next]), [y, y_next]), [z, z_next]) in fours.iter().zip(x4).zip(y4).zip(z4) {
+        found = put(a, b, [x, y, z], found);
+        // Or else the compiler puts all this off and keeps more pairs until then than there are registers.
+        found = core::hint::black_box(put(c, d, [x_next, y_next, z_next], found));
+    }
+    for (((word, x), y), z) in words.iter().zip(xs).zip(ys).zip(zs) {
+        let mut pairs = [[0; 4]; 3];
+        found = put(word, word, pairs.each_mut(), found);
+        for (place, [low, high, ..]) in [x, y, z].into_iter().zip(pairs) {
+            *place = [low, high];
+        }
+    }
+    found
+}
+
+/// Places of two pairs each, and those left over.
+fn pairs(places: Places<'_>) -> (&mut [[[u8; 4]; 2]], Places<'_>) {
+    let (fours, rest) = places.as_chunks_mut::<4>();
+    let (pairs, _) = fours.as_flattened_mut().as_flattened_mut().as_chunks_mut();
+    (pairs.as_chunks_mut().0, rest)
+}
+
+/// Puts two frames as pairs of x, of y and of z. Checks both samples of a pair at once: they cost as much as one.
+fn put(first: &Word, second: &Word, [x, y, z]: [&mut [u8; 4]; 3], found: u32) -> u32 {
+    let xy = |word: &Word| word[1..].first_chunk().map_or(0, |xy| u32::from_le_bytes(*xy));
+    let third = |word: &Word| word[1..].last_chunk().map_or(0, |z| u32::from(u16::from_le_bytes(*z)));
+    let unlike = |pair: u32| pair ^ pair << 1;
+    let (early, late) = (xy(first), xy(second));
+    let thirds = third(first) | third(second) << 16;
+    *x = (early & 0xFFFF | late << 16).to_le_bytes();
+    *y = (early >> 16 | late & 0xFFFF_0000).to_le_bytes();
+    *z = thirds.to_le_bytes();
+    found | unlike(early) | unlike(late) | unlike(thirds)
+}
+
+/// What a timestamp word tells.
+fn ticks_of(word: &Word) -> u32 {
+    word[1..].first_chunk().map_or(0, |ticks| u32::from_le_bytes(*ticks))
 }
 
 fn parse_tag(tag: u8) -> Result<(u8, u8), FifoError> {
