@@ -38,17 +38,17 @@ fn the_template_works_as_it_is_and_with_every_comment_taken_away() {
 
 #[test]
 fn bands_and_spectra_that_cannot_be_are_told() {
-    let text = "[gateway]\nname = \"g\"\ndata_dir = \"d\"\n[source.listener]\n[pipeline]\nhigh_frequency_hz = 0.0\n\
+    let text = "[gateway]\nname = \"g\"\ndata_dir = \"d\"\n[source.listener]\nbind = \"127.0.0.1:0\"\n[pipeline]\nhigh_frequency_hz = 0.0\n\
                 [[pipeline.band]]\nname = \"a b\"\nlow_hz = 5.0\nhigh_hz = 5.0\n\
                 [pipeline.spectrum]\naverage = \"2min\"\nresolution_hz = -1.0\n\
                 [[rule]]\nname = \"r\"\nfeature = \"band:ab\"\nunit = \"m/s2\"\nabove = 1.0\n";
     let found = problems(text).join("\n");
     for wanted in [
-        "g.toml:6:1: pipeline.high_frequency_hz: is not above 0",
-        "g.toml:8:1: pipeline.band[0].name: `a b` cannot be a name",
-        "g.toml:10:1: pipeline.band[0].high_hz: is not above `low_hz`",
-        "g.toml:12:1: pipeline.spectrum.average: is not above 0 up to `every`",
-        "g.toml:13:1: pipeline.spectrum.resolution_hz: is not above 0",
+        "g.toml:7:1: pipeline.high_frequency_hz: is not above 0",
+        "g.toml:9:1: pipeline.band[0].name: `a b` cannot be a name",
+        "g.toml:11:1: pipeline.band[0].high_hz: is not above `low_hz`",
+        "g.toml:13:1: pipeline.spectrum.average: is not above 0 up to `every`",
+        "g.toml:14:1: pipeline.spectrum.resolution_hz: is not above 0",
         "rule[0].feature: `band:ab` is not measured",
     ] {
         assert!(found.contains(wanted), "{wanted} is not in:\n{found}");
@@ -59,7 +59,7 @@ fn bands_and_spectra_that_cannot_be_are_told() {
 fn a_rule_can_name_a_band_in_its_unit() {
     let text = |unit: &str| {
         format!(
-            "[gateway]\nname = \"g\"\ndata_dir = \"d\"\n[source.listener]\n[[pipeline.band]]\nname = \"mesh\"\nlow_hz = 5.0\n\
+            "[gateway]\nname = \"g\"\ndata_dir = \"d\"\n[source.listener]\nbind = \"127.0.0.1:0\"\n[[pipeline.band]]\nname = \"mesh\"\nlow_hz = 5.0\n\
              high_hz = 9.0\n[[rule]]\nname = \"r\"\nfeature = \"band:mesh\"\nunit = \"{unit}\"\nabove = 1.0\n"
         )
     };
@@ -72,7 +72,7 @@ fn a_rule_can_name_a_band_in_its_unit() {
 fn the_machines_of_hardware_configs_come_with_the_configuration() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../hardware-configs");
     let text = format!(
-        "[gateway]\nname = \"g\"\ndata_dir = \"d\"\nhardware_configs = {folder:?}\n[source.listener]\n"
+        "[gateway]\nname = \"g\"\ndata_dir = \"d\"\nhardware_configs = {folder:?}\n[source.listener]\nbind = \"127.0.0.1:0\"\n"
     );
     let config = parse(&text, "g.toml").unwrap();
     assert_eq!(config.machines["cwru-rig"].bearing.len(), 1);

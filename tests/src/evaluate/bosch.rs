@@ -51,7 +51,7 @@ const PROTOCOLS: [Protocol; 4] = [
         references_needed: 1,
     },
     Protocol {
-        title: "earlier half-years of all machines, as shipped: learning without enough references",
+        title: "earlier half-years of all machines: at least five, one of them that machine's",
         allows: EARLIER,
         own_needed: 1,
         references_needed: REFERENCES_MIN,
