@@ -158,8 +158,8 @@ impl Envelopes {
         let bands = kurtogram.run(segment, rate_hz);
         self.kurtosis.resize(bands.len() * groups, [0.0; LANES]);
         for (sum, band) in self.kurtosis.iter_mut().skip(group * bands.len()).zip(bands) {
-            for lane in 0..LANES {
-                sum[lane] += band.kurtosis[lane];
+            for (sum, kurtosis) in sum.iter_mut().zip(band.kurtosis) {
+                *sum += kurtosis;
             }
         }
         if group + 1 < groups {

@@ -114,8 +114,8 @@ impl Meters {
         for (high, (frames, sums)) in filters.high.iter_mut().zip(frames.iter().zip(&mut self.sums)) {
             high.energy(&frames[..unsettled]);
             let energy = high.energy(&frames[unsettled..]);
-            for lane in 0..LANES {
-                sums.high[lane] += energy[lane];
+            for (sum, energy) in sums.high.iter_mut().zip(energy) {
+                *sum += energy;
             }
         }
     }

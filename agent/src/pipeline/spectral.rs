@@ -206,8 +206,8 @@ impl Spectral {
                         continue;
                     };
                     let power = band.mean_square(density);
-                    for lane in 0..LANES {
-                        sum[lane] += power[lane];
+                    for (sum, power) in sum.iter_mut().zip(power) {
+                        *sum += power;
                     }
                 }
             });

@@ -28,9 +28,11 @@ const TOLERANCES: [(&str, &str, f64); 11] = [
     ("kurtosis", "kurtosis", 1e-4),
     ("velocity_rms", "velocity_rms", 1e-5),
     ("skewness", "skewness", 1e-4),
-    ("displacement_peak_to_peak", "displacement", 1e-4),
+    // Gravity leaves steps of 1e-6 in samples in single precision, which two integrations weigh most at 10 Hz.
+    ("displacement_peak_to_peak", "displacement", 1e-3),
     ("high_frequency_rms", "high_frequency", 1e-5),
-    ("bands/gearbox", "in_band", 1e-5),
+    // Spectra are single precision: 1e-6 of the largest line, which may be outside of the band.
+    ("bands/gearbox", "in_band", 1e-4),
 ];
 
 /// Bands and corners that fit 2 kHz; at 4 Hz of resolution a segment has 512 samples.
