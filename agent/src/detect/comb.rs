@@ -126,7 +126,7 @@ impl Comb {
         let demodulator = Demodulator::new(width, 2)?;
         let len = demodulator.len();
         let envelope = RealFft::new(len)?;
-        let table = (0..len).map(|index| Window::Hann.at(index, len) as f32).collect();
+        let table = Window::Hann.table(len);
         Ok(Self {
             rate_hz,
             white: Vec::with_capacity(fft.len() / 2 + 1),

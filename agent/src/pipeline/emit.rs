@@ -142,16 +142,15 @@ impl Emit<'_> {
         let ce_id = self.id("features", &stream.shape.source, place);
         let text = self.features_record(&ce_id, &view, &values, &scores);
         let end_ns = span.end_ns;
-        self.out.push(Output {
-            id: 0,
-            kind: OutputKind::Features,
-            key: Arc::clone(self.key),
-            time_ns: end_ns,
-            ce_id: Arc::clone(&ce_id),
-            json: text.into_bytes().into(),
-        });
+        self.put(OutputKind::Features, end_ns, Arc::clone(&ce_id), text);
         self.stats.windows += 1;
         self.step_alerts(span, &values, &scores, flags, &ce_id, view.making);
+    }
+
+    /// Hands on the sensor's record `json`.
+    pub(crate) fn put(&mut self, kind: OutputKind, time_ns: i64, ce_id: Arc<str>, json: String) {
+        let key = Arc::clone(self.key);
+        self.out.push(Output { id: 0, kind, key, time_ns, ce_id, json: json.into_bytes().into() });
     }
 
     /// A record's deterministic id.

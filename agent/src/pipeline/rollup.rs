@@ -8,9 +8,8 @@ use super::sensor::Stream;
 use super::settings::Cut;
 use super::window::Rollup;
 use crate::alert::Span;
-use crate::record::{Output, OutputKind};
+use crate::record::OutputKind;
 use std::fmt::Write;
-use std::sync::Arc;
 
 impl Emit<'_> {
     pub(crate) fn rollup(&mut self, stream: &Stream, rollup: &Rollup, cut: Cut, rate: Rate, end_ns: i64) {
@@ -50,14 +49,7 @@ impl Emit<'_> {
         out.push_str("],\"downsampled\":");
         self.downsampled(&mut out, rollup, cut, rate);
         let _ = write!(out, ",\"config\":\"{}\"}}", self.settings.version);
-        self.out.push(Output {
-            id: 0,
-            kind: OutputKind::Rollup,
-            key: Arc::clone(self.key),
-            time_ns: end_ns,
-            ce_id: id,
-            json: out.into_bytes().into(),
-        });
+        self.put(OutputKind::Rollup, end_ns, id, out);
         self.stats.rollups += 1;
     }
 

@@ -10,10 +10,9 @@ use super::settings::Cut;
 use super::spectral::Sweep;
 use crate::alert::Span;
 use crate::config::Quantity;
-use crate::record::{Output, OutputKind};
+use crate::record::OutputKind;
 use spindle_common::dsp::{Average, Bin, Grid, LANES, Scale, Scaling, Window};
 use std::fmt::Write;
-use std::sync::Arc;
 
 impl Emit<'_> {
     /// Puts out a spectrum, averaged up to the end of its last window.
@@ -80,14 +79,7 @@ impl Emit<'_> {
             None => out.push_str("null"),
         }
         let _ = write!(out, ",\"config\":\"{}\"}}", self.settings.version);
-        self.out.push(Output {
-            id: 0,
-            kind: OutputKind::Spectrum,
-            key: Arc::clone(self.key),
-            time_ns: end_ns,
-            ce_id: id,
-            json: out.into_bytes().into(),
-        });
+        self.put(OutputKind::Spectrum, end_ns, id, out);
         self.stats.spectra += 1;
     }
 }

@@ -87,7 +87,7 @@ impl Envelope {
         let demodulator = Demodulator::new(bins, 2)?;
         let envelope_len = demodulator.len();
         let last = RealFft::new(envelope_len)?;
-        let table = (0..envelope_len).map(|index| Window::Hann.at(index, envelope_len) as f32).collect();
+        let table = Window::Hann.table(envelope_len);
         let zeros = |count| core::iter::repeat_n([0.0; LANES], count).collect();
         let (envelope, squares) = (zeros(envelope_len), zeros(envelope_len / 2 + 1));
         Ok(Self { rate_hz, first, bins, fft, demodulator, last, envelope, table, squares })

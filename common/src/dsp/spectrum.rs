@@ -115,7 +115,7 @@ impl Analyser {
     /// [`FftError::Len`] for a length that cannot be transformed.
     pub fn new(len: usize, window: Window) -> Result<Self, FftError> {
         let fft = RealFft::new(len)?;
-        let table = (0..len).map(|index| window.at(index, len) as f32).collect();
+        let table = window.table(len);
         let squares = core::iter::repeat_n([0.0; LANES], len / 2 + 1).collect();
         Ok(Self { fft, window, table, squares })
     }

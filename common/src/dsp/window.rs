@@ -47,6 +47,13 @@ impl Window {
         sum
     }
 
+    /// The window over `len` samples, as segments are multiplied by it.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub fn table(self, len: usize) -> std::vec::Vec<f32> {
+        (0..len).map(|index| self.at(index, len) as f32).collect()
+    }
+
     /// Mean of the window: what it makes of a line's amplitude. Hann 0.5.
     #[must_use]
     pub fn coherent_gain(self) -> f64 {

@@ -63,7 +63,7 @@ pub struct KafkaDestination {
     again: Again,
     reports: Reports,
     decided: Vec<(usize, Option<Code>)>,
-    /// Some topic does not exist as far as is known, and when to ask again.
+    /// Some topic does not exist as far as is known, or takes something else than it told; and when to ask again.
     topics_unclear: bool,
     topics_due_ns: u64,
 }
